@@ -85,15 +85,18 @@ maillog_file = $home/mail.log
 maillog_file_prefixes = $home
 CFG
   cat >"$etc/recipients" <<'CFG'
-refused@test.example 550 5.1.1 Recipient address rejected: no such mailbox here
-deferred@test.example 450 4.2.0 Recipient address rejected: greylisted, try again later
-full@test.example 552 5.2.2 Recipient address rejected: mailbox full
-policy@test.example 554 5.7.1 Recipient address rejected: blocked by policy
+refused@test.example 550 5.1.1 no such mailbox here
+deferred@test.example 450 4.2.0 greylisted, try again later
+full@test.example 552 5.2.2 mailbox full
+policy@test.example 554 5.7.1 blocked by policy
 CFG
-  printf '%s\n' 'bounce.example error:5.1.1 unknown user at remote' 'defer.example retry:4.4.1 host is down' >"$etc/transport"
+  # Our own port without TLS plays the far server, so that refusals come after the mail was accepted.
+  printf '%s\n' "bounce.example smtp:[127.0.0.1]:$plain" "defer.example smtp:[127.0.0.1]:$plain" >"$etc/transport"
+  printf '%s\n' 'bounce.example 550 5.1.1 no such user at the far end' \
+    'defer.example 451 4.4.1 the far end is busy' >"$etc/far-recipients"
   printf '%s\n' 'pwcheck_method: auxprop' 'auxprop_plugin: sasldb' "sasldb_path: $etc/sasldb2" \
     'mech_list: PLAIN LOGIN CRAM-MD5' >"$etc/sasl/smtpd.conf"
-  postfix_services "$smtp" "$smtps" "$plain" >"$etc/master.cf"
+  postfix_services "$smtp" "$smtps" "$plain" "$etc" >"$etc/master.cf"
   printf 's3cret' | saslpasswd2 -p -c -u mail.test.example -f "$etc/sasldb2" crm
   chown postfix "$etc/sasldb2"
   chmod 600 "$etc/sasldb2"
@@ -121,9 +124,10 @@ postfix_services() {
 127.0.0.1:$3 inet n - n - - smtpd
   -o smtpd_tls_security_level=none
   -o smtpd_sasl_auth_enable=no
+  -o myhostname=far.example
+  -o { smtpd_relay_restrictions = check_recipient_access texthash:$4/far-recipients, reject_unauth_destination }
 CFG
-  local line
-  while read -r line; do printf '%s\n' "$line"; done <<'CFG'
+  cat <<'CFG'
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 2 1 qmgr
