@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Rules about the text of the sources that no compiler checks. Usage: scripts/guards/source.sh [FOLDER]
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "${1:-$HERE/../..}" && pwd)
+# shellcheck source=scripts/guards/common.sh
+source "$HERE/common.sh"
+
+# code FOLDER...: "file:line:text" of all Rust code under the folders, without comments and without what stands in
+# strings; a module under #[cfg(test)] is not library code and is left out.
+# shellcheck disable=SC2016 # the dollars are awk's
+code() {
+  local folder
+  for folder in "$@"; do
+    [[ ! -d $ROOT/$folder ]] || find "$ROOT/$folder" -name '*.rs' -print0
+  done | sort -z | xargs -0 -r awk -v root="$ROOT/" '
+    FNR == 1 { tests = 0; marked = 0; name = FILENAME; sub("^" root, "", name) }
+    /^#\[cfg\(test\)\]/ { marked = 1; next }
+    marked && /^#!?\[/ { next }
+    marked { marked = 0; if ($0 ~ /^(pub(\([a-z]+\))? )?mod [a-z_]+ *\{/) tests = 1 }
+    tests { if ($0 ~ /^}/) tests = 0; next }
+    {
+      line = $0
+      gsub(/\\"/, "", line)
+      gsub(/"[^"]*"/, "\"\"", line)
+      sub(/(^|[^:])\/\/.*/, "", line)
+      if (line !~ /^[[:space:]]*$/) print name ":" FNR ": " line
+    }'
+}
+
+libraries=(src crm-core/src crm-store/src crm-crawl/src crm-analytics/src crm-channels/src)
+everything=("${libraries[@]}" tests examples benches crm-core/tests crm-store/tests crm-crawl/tests crm-analytics/tests crm-channels/tests)
+light=(src crm-core/src crm-store/src crm-crawl/src crm-channels/src)
+
+library_code=$(code "${libraries[@]}")
+light_code=$(code "${light[@]}")
+all_code=$(code "${everything[@]}")
+[[ -n $library_code ]] || broke "no Rust code was found under $ROOT"
+
+# refuse WHY CODE PATTERN [ALLOWED-FILES]
+refuse() {
+  local found
+  found=$(grep -E "^[^:]+:[0-9]+:.*($3)" <<<"$2" | { if [[ -n ${4:-} ]]; then grep -vE "^($4):"; else cat; fi; } | head -n 5) || true
+  [[ -z $found ]] || broke "$1"$'\n'"$found"
+}
+
+refuse "no unsafe code" "$all_code" '(^|[^_[:alnum:]])unsafe([[:space:]]+(impl|fn|extern|trait)|[[:space:]]*\{)'
+refuse "nothing is left to do: todo!, unimplemented!" "$all_code" '(todo|unimplemented)!'
+refuse "no test is switched off" "$all_code" '#\[ignore'
+# One file builds SQL text; drivers hand its text on. Everything else binds values.
+refuse "SQL text is made in crm-store/src/sql/{compile,ddl}.rs and handed on by drivers only" "$library_code" 'AssertSqlSafe' \
+  'crm-store/src/sql/(compile|ddl|driver)\.rs|crm-store/src/sql/driver/[a-z_]+\.rs'
+refuse "time comes from crm_core::Clock" "$library_code" '(SystemTime|Instant|Utc|Local)::now' 'crm-core/src/clock\.rs'
+refuse "TLS providers are passed, never installed" "$library_code" 'install_default[[:space:]]*\('
+refuse "libraries do not print" "$library_code" '(^|[^_[:alnum:]])(println|eprintln|print|eprint|dbg)!'
+refuse "Polars, linfa and ndarray live in crm-analytics" "$light_code" '(^|[^_[:alnum:]])(polars|polars_io|linfa|linfa_[a-z]+|ndarray)::'
+# Whoever reads a public signature sees our types and those of std, serde, http, bytes, url.
+refuse "foreign types stay inside" "$library_code" \
+  '[[:space:]]pub ((async |const )*fn|struct|enum|type|use) .*(polars|ndarray|linfa|sqlx|lettre|reqwest|scraper)::'
+
+# Paths of one machine, in any file we give out.
+files=$(cd "$ROOT" && { git ls-files --cached --others --exclude-standard 2>/dev/null || find . -type f; } |
+  grep -vE '(^|/)(Cargo\.lock|source\.sh|selftest\.sh)$') || true
+[[ -n $files ]] || broke "no file was found under $ROOT"
+found=$(cd "$ROOT" && tr '\n' '\0' <<<"$files" |
+  xargs -0 -r grep -nIE '(^|[^[:alnum:]_./-])/(work|root|home/[a-z]+)/|/tmp/target' 2>/dev/null | head -n 5) || true
+[[ -z $found ]] || broke "paths of one machine"$'\n'"$found"
+
+verdict source "$(wc -l <<<"$all_code") lines of code, $(wc -l <<<"$files") files"
