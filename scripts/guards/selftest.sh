@@ -46,9 +46,13 @@ if [[ ${1:-} != --offline ]]; then
   printf 'version = 4\n\n[[package]]\nname = "time"\nversion = "0.1.43"\nsource = "registry+https://github.com/rust-lang/crates.io-index"\n' >"$room/bad.lock"
   printf 'version = 4\n\n[[package]]\nname = "itoa"\nversion = "1.0.15"\nsource = "registry+https://github.com/rust-lang/crates.io-index"\n' >"$room/good.lock"
   : >"$room/none.txt"
-  printf 'RUSTSEC-2099-0001 gone-crate built reason\n' >"$room/stale.txt"
+  printf 'RUSTSEC-2099-0001 gone-crate@1.0.0 built reason\n' >"$room/stale.txt"
   expect pass "a lock file without advisories" with check_advisories "$room/good.lock" "$room/none.txt"
   expect fail "a lock file with a known hole" with check_advisories "$room/bad.lock" "$room/none.txt"
+  printf 'RUSTSEC-2020-0071 time@0.1.43 built reason\n' >"$room/accepted.txt"
+  expect pass "a known hole that is accepted" with check_advisories "$room/bad.lock" "$room/accepted.txt"
+  printf 'RUSTSEC-2020-0071 time@0.1.43 built\n' >"$room/mute.txt"
+  expect fail "a known hole that is accepted without a reason" with check_advisories "$room/bad.lock" "$room/mute.txt"
   expect fail "an accepted advisory of a crate that is gone" with check_advisories "$room/good.lock" "$room/stale.txt"
 fi
 
