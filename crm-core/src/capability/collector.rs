@@ -1,0 +1,91 @@
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::customer::Draft;
+use crate::{Context, Provider, Result};
+
+/// What a collector can do.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CollectorCapability {
+    /// It can go on from a [`Checkpoint`] instead of beginning anew.
+    pub resumable: bool,
+    /// It knows beforehand how much there is, so that progress has an end.
+    pub sized: bool,
+}
+
+impl CollectorCapability {
+    /// Both as said.
+    pub const fn new(resumable: bool, sized: bool) -> Self {
+        Self { resumable, sized }
+    }
+}
+
+/// Where a collector stood: data of the collector's own, stored with the drafts it covers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint(pub serde_json::Value);
+
+/// Something that was found but cannot be made into a draft. Kept and reported, never dropped silently.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    /// Where it stood: a file and line, or a URL.
+    pub place: String,
+    /// The line in the file (1 is the first), or the item on the page.
+    pub line: Option<u64>,
+    /// The field or column that is wrong, if it is one.
+    pub field: Option<String>,
+    /// What is wrong and what to do; without the value.
+    pub reason: String,
+}
+
+/// How far a collector is.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Units done: rows or bytes of a file, pages of a site.
+    pub done: u64,
+    /// Units in all, as far as known now.
+    pub total: Option<u64>,
+    /// Drafts found.
+    pub drafts: u64,
+    /// Rejects.
+    pub rejects: u64,
+}
+
+/// What a collector hands over at once: stored whole together with the checkpoint, so that a collector that is killed
+/// goes on without a gap.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Delivery {
+    /// The drafts.
+    pub drafts: Vec<Draft>,
+    /// What could not be made into one.
+    pub rejects: Vec<Reject>,
+    /// Where to go on after these.
+    pub checkpoint: Option<Checkpoint>,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// Takes what a collector finds. Waits while the store is busy: that is the back-pressure.
+#[async_trait]
+pub trait DraftSink: Send {
+    /// Takes a delivery; when it answers, the delivery is stored.
+    ///
+    /// # Errors
+    /// What kept it from being stored; the collector stops and passes it on.
+    async fn deliver(&mut self, delivery: Delivery) -> Result<()>;
+}
+
+/// Finds people somewhere and yields drafts with provenance.
+#[async_trait]
+pub trait Collector: Provider {
+    /// What it can do.
+    fn capability(&self) -> CollectorCapability;
+
+    /// Runs to the end, from `resume` when given. Dropping the future stops it without harm.
+    ///
+    /// # Errors
+    /// What made it stop: a missing column, a forbidden site, an unreadable file. What can be left out (one row, one
+    /// page) is a [`Reject`] instead.
+    async fn collect(&self, ctx: &Context, resume: Option<&Checkpoint>, sink: &mut dyn DraftSink) -> Result<Progress>;
+}

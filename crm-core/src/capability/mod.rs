@@ -1,0 +1,24 @@
+//! The capabilities: small traits that providers implement and consumers use, always behind `Arc<dyn _>`.
+//!
+//! Arguments go in by reference and results come out by value, so that any call can be repeated by a policy.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use crm_core::capability::RecordStore;
+//! use crm_core::memory::MemoryStore;
+//!
+//! let store: Arc<dyn RecordStore> = Arc::new(MemoryStore::new("memory"));
+//! assert!(store.capability().atomic);
+//! ```
+
+mod analysis;
+mod collector;
+mod message;
+mod store;
+
+pub use analysis::{
+    Classifier, ClassifierModel, ClusterModel, Clusterer, Rule, ReduceModel, Reducer,
+};
+pub use collector::{Collector, CollectorCapability, Checkpoint, Delivery, DraftSink, Progress, Reject};
+pub use message::{MailCapability, Mailer, SmsCapability, SmsSender, VoiceCaller, VoiceCapability};
+pub use store::{RecordStore, StoreCapability};
