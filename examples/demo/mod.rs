@@ -11,6 +11,7 @@
 
 pub(crate) mod people;
 pub(crate) mod site;
+mod smtp_session;
 pub(crate) mod smtp_sink;
 
 use std::io::{self, ErrorKind, Write};
