@@ -59,7 +59,7 @@ refuse "foreign types stay inside" "$library_code" \
   '[[:space:]]pub ((async |const )*fn|struct|enum|type|use) .*(polars|ndarray|linfa|sqlx|lettre|reqwest|scraper)::'
 
 # Paths of one machine, in any file we give out.
-files=$(cd "$ROOT" && { git ls-files --cached --others --exclude-standard 2>/dev/null || find . -type f; } |
+files=$(cd "$ROOT" && { git ls-files --cached --others --exclude-standard 2>/dev/null || find . -path ./target -prune -o -type f -print; } |
   grep -vE '(^|/)(Cargo\.lock|source\.sh|selftest\.sh)$') || true
 [[ -n $files ]] || broke "no file was found under $ROOT"
 found=$(cd "$ROOT" && tr '\n' '\0' <<<"$files" |
