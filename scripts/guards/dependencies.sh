@@ -103,9 +103,10 @@ audit_program() {
 
 # check_advisories LOCKFILE ACCEPTED: every advisory, unmaintained and unsound crates included, but for the accepted lines.
 check_advisories() {
-  local lock=$1 accepted=$2 program id crate where reason built name version
+  local lock=$1 accepted=$2 program id crate where reason built name version said
   local -a options=(--file "$lock" --deny unmaintained --deny unsound)
   program=$(audit_program)
+  # A copy of the database beside the checkout makes the check work without a network.
   if [[ -d $ROOT/../shared/advisory-db/crates ]]; then
     options+=(--no-fetch --stale --db "$ROOT/../shared/advisory-db")
   fi
@@ -121,8 +122,13 @@ check_advisories() {
     fi
     options+=(--ignore "$id")
   done <"$accepted"
-  if ! "$program" audit --quiet --color never "${options[@]}" </dev/null >&2; then
-    broke "cargo audit found something in ${lock##*/}; update the crate, or accept it with a reason in scripts/guards/advisories.txt"
+  if ! said=$("$program" audit --quiet --color never "${options[@]}" </dev/null 2>&1); then
+    printf '%s\n' "$said" >&2
+    if [[ $said == *"couldn't fetch"* || $said == *"couldn't open"* ]]; then
+      broke "the advisory database could not be read; connect to the network, or put a copy of it at ../shared/advisory-db"
+    else
+      broke "cargo audit found something in ${lock##*/}; update the crate, or accept it with a reason in scripts/guards/advisories.txt"
+    fi
   fi
 }
 
