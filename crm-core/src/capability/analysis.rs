@@ -9,6 +9,12 @@ pub trait Clusterer: Provider {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] when `x` cannot be grouped so (too few rows, all rows equal, parameters off).
     fn fit(&self, x: &Matrix, seed: u64) -> Result<Box<dyn ClusterModel>>;
+
+    /// The same method asked for `clusters` groups; `None` when it finds their number by itself.
+    fn with_clusters(&self, clusters: usize) -> Option<Box<dyn Clusterer>> {
+        let _ = clusters;
+        None
+    }
 }
 
 /// Learned groups.
