@@ -11,6 +11,8 @@
 //! assert_eq!(query.limit, 50);
 //! ```
 
+mod eval;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -19,7 +21,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{FieldType, RESERVED, Schema, Value};
-use crate::{Error, Result, Uuid};
+use crate::{Error, Result, Timestamp, Uuid};
+
+pub(crate) use eval::{View, decide, text_below, total_order};
 
 /// A field, or a path into a JSON field: `city`, `attributes.plan`, `attributes.address.zip`. `id` is the record's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -259,6 +263,11 @@ impl std::ops::Not for Filter {
 
 fn comparable(schema: &Schema, field: &FieldRef, value: &Value) -> Result<()> {
     use FieldType::{Bool, Bytes, Float, Int, Json, Text};
+    if matches!(value, Value::Float(float) if float.is_nan()) {
+        return Err(Error::invalid("not a number (NaN) compares with nothing")
+            .with("schema", schema.name)
+            .with("field", field));
+    }
     let fits = match (field.resolve(schema)?, value.ty()) {
         (_, None) | (Some(Json), _) | (_, Some(Json)) => false,
         (Some(Float | Int), Some(Float | Int)) => true,
@@ -337,29 +346,78 @@ impl Query {
         if !(1..=10_000).contains(&self.limit) {
             return Err(Error::invalid("a page has 1 to 10,000 records").with("field", "limit"));
         }
-        for order in &self.order {
-            let field = FieldRef { field: order.field.clone(), path: Vec::new() };
-            if field.resolve(schema)? == Some(FieldType::Json) {
-                return Err(Error::invalid("records cannot be sorted by a JSON field").with("field", &order.field));
-            }
+        check_order(schema, &self.order)?;
+        let Some(cursor) = &self.after else { return Ok(()) };
+        let fits = |(order, key): (&Order, &Value)| {
+            key.is_null() || key.ty() == order_type(schema, order).unwrap_or_default()
+        };
+        if cursor.keys.len() != self.order.len() || !self.order.iter().zip(&cursor.keys).all(fits) {
+            return Err(Error::invalid("the cursor belongs to another query; start again without it")
+                .with("field", "after"));
         }
-        match &self.after {
-            Some(cursor) if cursor.keys.len() != self.order.len() => Err(Error::invalid(
-                "the cursor belongs to another query; start again without it",
-            )
-            .with("field", "after")),
-            _ => Ok(()),
+        Ok(())
+    }
+}
+
+fn order_type(schema: &Schema, order: &Order) -> Result<Option<FieldType>> {
+    FieldRef { field: order.field.clone(), path: Vec::new() }.resolve(schema)
+}
+
+fn check_order(schema: &Schema, order: &[Order]) -> Result<()> {
+    for order in order {
+        if order_type(schema, order)? == Some(FieldType::Json) {
+            return Err(Error::invalid("records cannot be sorted by a JSON field").with("field", &order.field));
         }
     }
+    Ok(())
 }
 
 /// Where a page ended: the sort values and the id of its last record. Opaque as text; shows nothing in `Debug`.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cursor {
     /// The last record's values of the order's fields.
+    #[serde(with = "exact")]
     pub keys: Vec<Value>,
     /// The last record's id.
     pub id: Uuid,
+}
+
+/// Sort keys as JSON without loss: times as microseconds, floats as their bits. A key that came back rounded would
+/// repeat or lose a record.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Timestamp, Value};
+
+    #[derive(Serialize, Deserialize)]
+    enum Key {
+        #[serde(rename = "t")]
+        Time(i64),
+        #[serde(rename = "f")]
+        Float(u64),
+        #[serde(rename = "v")]
+        Other(Value),
+    }
+
+    pub(super) fn serialize<S: Serializer>(keys: &[Value], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(keys.iter().map(|key| match key {
+            Value::Timestamp(time) => Key::Time(time.as_micros()),
+            Value::Float(float) => Key::Float(float.to_bits()),
+            other => Key::Other(other.clone()),
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
+        let keys = Vec::<Key>::deserialize(deserializer)?;
+        Ok(keys
+            .into_iter()
+            .map(|key| match key {
+                Key::Time(micros) => Value::Timestamp(Timestamp::from_micros(micros)),
+                Key::Float(bits) => Value::Float(f64::from_bits(bits)),
+                Key::Other(value) => value,
+            })
+            .collect())
+    }
 }
 
 impl fmt::Debug for Cursor {
@@ -420,6 +478,36 @@ impl Scan {
     pub fn new<C: Into<FieldRef>>(filter: Filter, columns: impl IntoIterator<Item = C>) -> Self {
         Self { filter, columns: columns.into_iter().map(Into::into).collect(), chunk_rows: 8192 }
     }
+
+    /// Checks filter, columns and the size of a chunk.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] naming what is wrong; [`crate::ErrorKind::Unsupported`] for a whole JSON or bytes
+    /// field, which cannot be a column.
+    pub fn validate(&self, schema: &Schema) -> Result<()> {
+        self.filter.validate(schema)?;
+        if self.chunk_rows == 0 {
+            return Err(Error::invalid("a chunk has at least one row").with("field", "chunk_rows"));
+        }
+        if self.columns.is_empty() {
+            return Err(Error::invalid("a scan needs at least one column").with("field", "columns"));
+        }
+        for (i, column) in self.columns.iter().enumerate() {
+            self.column(schema, column)?;
+            if self.columns.iter().skip(i + 1).any(|other| other == column) {
+                return Err(Error::invalid("the same column twice").with("column", column));
+            }
+        }
+        Ok(())
+    }
+
+    /// The empty column a field is read into, named as the field: its own type, text below a JSON field.
+    ///
+    /// # Errors
+    /// As [`Scan::validate`].
+    pub fn column(&self, schema: &Schema, field: &FieldRef) -> Result<crate::Column> {
+        crate::Column::empty(field.to_string(), field.resolve(schema)?.unwrap_or(FieldType::Text))
+    }
 }
 
 /// What a grouped answer is grouped by.
@@ -447,18 +535,19 @@ impl GroupBy {
 pub enum Measure {
     /// The number of records (`Int`).
     Count,
-    /// The sum of a number; absent values count as nothing. `Int` for integers, `Float` for floats.
+    /// The sum of a number (`Int` for integers, `Float` for floats); absent values are left out, and the sum of none is
+    /// absent.
     Sum(String),
-    /// The smallest value; the field's type.
+    /// The smallest value; the field's type; absent when there is none.
     Min(String),
-    /// The largest value; the field's type.
+    /// The largest value; the field's type; absent when there is none.
     Max(String),
-    /// The number of different values (`Int`).
+    /// The number of different values (`Int`), absent ones left out.
     Distinct(String),
 }
 
 /// Groups and sums, computed where the data lives. The answer is a [`crate::Table`]: the keys' columns under their
-/// fields' names, then one column a measure under the given name, sorted by the keys.
+/// fields' names, then one column a measure under the given name, sorted by the keys, absent keys first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Aggregate {
     /// Which records.
@@ -512,7 +601,9 @@ impl Aggregate {
                 (GroupBy::Month(field), found) if found != FieldType::Timestamp => {
                     return wrong("months need a timestamp", field);
                 }
-                (GroupBy::Field(field), FieldType::Json) => return wrong("cannot group by a JSON field", field),
+                (GroupBy::Field(field), FieldType::Json | FieldType::Bytes) => {
+                    return wrong("cannot group by a JSON or bytes field", field);
+                }
                 _ => {}
             }
         }
@@ -540,8 +631,17 @@ impl Aggregate {
 pub enum Assign {
     /// Sets it.
     Set(&'static str, Value),
-    /// Adds to an integer.
+    /// Adds to an integer; an absent one stays absent.
     Add(&'static str, i64),
+}
+
+impl Assign {
+    /// The field it changes.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Set(field, _) | Self::Add(field, _) => field,
+        }
+    }
 }
 
 /// Atomically takes up to `limit` due records and marks them, so that no two claimers get the same one: the base of
@@ -556,6 +656,36 @@ pub struct Claim {
     pub limit: u32,
     /// How they are marked.
     pub assign: Vec<Assign>,
+}
+
+impl Claim {
+    /// Checks filter, order, limit and assignments.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] naming what is wrong.
+    pub fn validate(&self, schema: &'static Schema) -> Result<()> {
+        self.due.validate(schema)?;
+        check_order(schema, &self.order)?;
+        if !(1..=10_000).contains(&self.limit) {
+            return Err(Error::invalid("a claim takes 1 to 10,000 records").with("field", "limit"));
+        }
+        for (i, assign) in self.assign.iter().enumerate() {
+            let name = assign.field();
+            let wrong = |message: &'static str| {
+                Err(Error::invalid(message).with("schema", schema.name).with("field", name))
+            };
+            let Some((_, field)) = schema.field(name) else { return wrong("no such field") };
+            if self.assign.iter().skip(i + 1).any(|other| other.field() == name) {
+                return wrong("a field is assigned twice");
+            }
+            match assign {
+                Assign::Set(_, value) => crate::record::check(schema, field, value, field.nullable)?,
+                Assign::Add(..) if field.ty != FieldType::Int => return wrong("only an integer can be added to"),
+                Assign::Add(..) => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -597,6 +727,21 @@ mod tests {
         let cursor = Cursor { keys: vec![Value::Text("a".into()), Value::Null], id: Uuid::nil() };
         assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         assert!("garbage!".parse::<Cursor>().is_err());
+        let far = Cursor {
+            keys: vec![Value::Timestamp(Timestamp::from_micros(i64::MIN)), Value::Float(0.1 + 0.2), Value::Int(i64::MAX)],
+            id: Uuid::max(),
+        };
+        assert_eq!(far.to_string().parse::<Cursor>().unwrap(), far, "no key is rounded");
+    }
+
+    #[test]
+    fn a_cursor_of_another_order_is_refused() {
+        let query = Query::new(Filter::All).ascending("n");
+        let with = |keys| query.clone().after(Some(Cursor { keys, id: Uuid::nil() })).validate(&THING);
+        assert!(with(vec![Value::Int(1)]).is_ok() && with(vec![Value::Null]).is_ok());
+        for keys in [vec![], vec![Value::Text("x".into())], vec![Value::Int(1), Value::Int(2)]] {
+            assert_eq!(with(keys).unwrap_err().context("field"), Some("after"));
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub enum FieldType {
     Bool,
     /// 64-bit signed integer.
     Int,
-    /// 64-bit float; never NaN.
+    /// 64-bit float, finite: not every database keeps an infinite one.
     Float,
     /// UTF-8 text without NUL, compared byte by byte.
     Text,
@@ -393,6 +393,11 @@ impl Record {
         Ok(())
     }
 
+    /// A record from values already known to fit the schema, in its order.
+    pub(crate) fn trusted(schema: &'static Schema, values: Vec<Value>) -> Self {
+        Self { schema, values }
+    }
+
     /// [`Record::set`] for building a record in one expression.
     ///
     /// # Errors
@@ -402,7 +407,7 @@ impl Record {
         Ok(self)
     }
 
-    /// Checks every value against the schema: types, required fields, no NUL in text, no NaN, sizes.
+    /// Checks every value against the schema: types, required fields, no NUL in text, finite numbers, sizes.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] naming the field.
@@ -492,7 +497,7 @@ impl fmt::Debug for Record {
     }
 }
 
-fn check(schema: &Schema, field: &Field, value: &Value, null_ok: bool) -> Result<()> {
+pub(crate) fn check(schema: &Schema, field: &Field, value: &Value, null_ok: bool) -> Result<()> {
     let wrong = |message: &'static str| {
         Err(Error::invalid(message).with("schema", schema.name).with("field", field.name))
     };
@@ -505,7 +510,7 @@ fn check(schema: &Schema, field: &Field, value: &Value, null_ok: bool) -> Result
         return wrong("a value of another type than the field's");
     }
     match value {
-        Value::Float(float) if float.is_nan() => wrong("not a number (NaN) cannot be stored"),
+        Value::Float(float) if !float.is_finite() => wrong("NaN and infinite numbers cannot be stored"),
         Value::Text(text) if text.contains('\0') => wrong("text with a NUL character cannot be stored"),
         Value::Text(text) if text.len() > MAX_VALUE_BYTES => wrong("text longer than 1 MiB cannot be stored"),
         Value::Bytes(bytes) if bytes.len() > MAX_VALUE_BYTES => wrong("more than 1 MiB of bytes cannot be stored"),
@@ -687,7 +692,7 @@ mod tests {
     fn what_no_store_keeps_alike_is_refused() {
         let mut record = Record::new(&ODD);
         assert!(record.set("a", "x\0y").is_err());
-        assert!(record.set("f", f64::NAN).is_err());
+        assert!(record.set("f", f64::NAN).is_err() && record.set("f", f64::INFINITY).is_err());
         assert!(record.set("f", 1_i64).is_err(), "an integer is not silently made a float");
         assert!(record.set("nope", 1_i64).unwrap_err().to_string().contains("field=nope"));
         assert!(record.set("a", "x".repeat(MAX_VALUE_BYTES + 1)).is_err());

@@ -1,0 +1,109 @@
+//! What the in-memory mailer, SMS sender and voice caller have in common: they record and follow a script.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::message::{Permitted, Receipt, Sendable};
+use crate::{Clock, Effect, Error, ErrorKind, ProviderInfo, Result, SystemClock, TenantId};
+
+type Refusal = Box<dyn Fn() -> Error + Send>;
+
+enum Step {
+    Fail(Error),
+    LoseAnswer,
+}
+
+struct State<M> {
+    taken: Vec<(TenantId, Permitted<M>)>,
+    script: VecDeque<Step>,
+    refusals: Vec<(String, Refusal)>,
+}
+
+pub(super) struct Recorder<M> {
+    pub(super) info: ProviderInfo,
+    pub(super) clock: Arc<dyn Clock>,
+    operation: &'static str,
+    state: Mutex<State<M>>,
+}
+
+impl<M: Sendable + Clone> Recorder<M> {
+    pub(super) fn new(name: String, operation: &'static str) -> Self {
+        Self {
+            info: ProviderInfo::new("memory", name),
+            clock: SystemClock::shared(),
+            operation,
+            state: Mutex::new(State {
+                taken: Vec::new(),
+                script: VecDeque::new(),
+                refusals: Vec::new(),
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<M>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn sent(&self) -> Vec<Permitted<M>> {
+        self.state()
+            .taken
+            .iter()
+            .map(|(_, message)| message.clone())
+            .collect()
+    }
+
+    pub(super) fn sent_for(&self, tenant: &TenantId) -> Vec<Permitted<M>> {
+        self.state()
+            .taken
+            .iter()
+            .filter(|(of, _)| of == tenant)
+            .map(|(_, message)| message.clone())
+            .collect()
+    }
+
+    pub(super) fn fail_next(&self, error: Error) {
+        self.state().script.push_back(Step::Fail(error));
+    }
+
+    pub(super) fn lose_next_answer(&self) {
+        self.state().script.push_back(Step::LoseAnswer);
+    }
+
+    pub(super) fn refuse(&self, recipient: String, with: Refusal) {
+        self.state().refusals.push((recipient, with));
+    }
+
+    pub(super) fn take(&self, tenant: &TenantId, message: &Permitted<M>) -> Result<Receipt> {
+        let mut state = self.state();
+        let named = |error: Error| error.operation(self.operation);
+        let recipient = message.message().recipient();
+        if let Some((_, refusal)) = state.refusals.iter().find(|(who, _)| who == recipient) {
+            return Err(named(refusal()));
+        }
+        let step = state.script.pop_front();
+        if let Some(Step::Fail(error)) = step {
+            return Err(named(error));
+        }
+        state.taken.push((tenant.clone(), message.clone()));
+        if matches!(step, Some(Step::LoseAnswer)) {
+            return Err(named(
+                Error::new(ErrorKind::Timeout, "the answer was lost").with_effect(Effect::Unknown),
+            ));
+        }
+        Ok(Receipt {
+            provider: self.info.name.clone(),
+            provider_ref: format!("{}-{}", self.info.name, state.taken.len()),
+            accepted_at: self.clock.now(),
+            detail: None,
+        })
+    }
+}
+
+impl<M> fmt::Debug for Recorder<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder")
+            .field("name", &self.info.name)
+            .finish_non_exhaustive()
+    }
+}
