@@ -209,8 +209,10 @@ impl Filter {
     /// was scanned is the text column `attributes.plan`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] when the table has no such column, or its type does not compare with the value: a
-    /// JSON path read as text no longer says whether it was a number, so numbers below JSON are filtered in the store.
+    /// [`crate::ErrorKind::Invalid`] when the table has no such column, or its type does not compare with the value.
+    ///
+    /// A column of a JSON path is text and no longer says what it was (the number 5 reads as the text 5), so conditions
+    /// below JSON fields mean the same as in the store only where the values are text or absent; numbers are refused.
     ///
     /// ```
     /// use crm_core::query::Filter;
