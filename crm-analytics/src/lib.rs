@@ -1,1 +1,16 @@
-//! Under construction.
+//! Clean, cluster, explain and draw customer data: part of **open-crm** (use the `open-crm` crate).
+//!
+//! The way of the numbers: rows of the store become [`features`], are [`clean`]ed, become a matrix, and [`model`]s make
+//! groups, directions and rules of it; [`Insights`] goes the whole way and writes segments; `plot` and `report` (feature
+//! `plot`) show it to people. Everything learned is plain data with a seed in it: same rows and seed, same answer.
+//!
+//! Polars, linfa and ndarray do the work and never show in a signature.
+
+pub mod clean;
+pub mod features;
+pub mod insights;
+pub mod metrics;
+pub mod model;
+mod sample;
+
+pub use insights::Insights;

@@ -1,0 +1,406 @@
+//! Features: what customers did, as numbers, read from the store in columns.
+//!
+//! Orders are summed up where the data lives, one row a customer, up to an instant that the caller names: nothing that
+//! happened later can leak in.
+//!
+//! ```
+//! use crm_analytics::features::{FeaturePlan, Monetary};
+//! use crm_core::Timestamp;
+//!
+//! let plan = FeaturePlan::rfm(Timestamp::from_ymd(2026, 3, 1).unwrap()).monetary(Monetary::Mean).profile("attributes.visits");
+//! assert_eq!(plan.columns(), ["recency_days", "frequency", "monetary", "tenure_days", "attributes.visits"]);
+//! ```
+
+use std::collections::HashMap;
+
+use crm_core::activity::ORDER;
+use crm_core::capability::RecordStore;
+use crm_core::customer::CUSTOMER;
+use crm_core::query::{Aggregate, FieldRef, Filter, Measure, Scan};
+use crm_core::table::ColumnData;
+use crm_core::{Column, Context, CustomerId, Error, Matrix, Result, Table, Timestamp, Uuid};
+use serde::{Deserialize, Serialize};
+
+/// What `monetary` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Monetary {
+    /// All that was paid.
+    Total,
+    /// What was paid per order.
+    Mean,
+}
+
+/// Customers who never ordered (before the instant looked at).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WithoutOrders {
+    /// Are left out, and counted in the report.
+    Exclude,
+    /// Are in, with frequency and monetary 0, and the days since they were first stored as recency and tenure.
+    Include,
+}
+
+/// Which features are read. Recency, frequency, monetary value and tenure are always the first four.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeaturePlan {
+    /// Only what happened before this instant counts.
+    pub as_of: Timestamp,
+    /// Which customers.
+    pub customers: Filter,
+    /// What `monetary` means.
+    pub monetary: Monetary,
+    /// Only orders in this currency (ISO 4217). Needed when there are several: amounts of different currencies are never
+    /// added.
+    pub currency: Option<String>,
+    /// What becomes of customers without orders.
+    pub without_orders: WithoutOrders,
+    /// Fields of the profile that are read besides; paths such as `attributes.plan` are read as text.
+    pub profile: Vec<FieldRef>,
+}
+
+/// Recency, frequency, monetary value and tenure, in the order of their columns.
+pub const RFM: [&str; 4] = ["recency_days", "frequency", "monetary", "tenure_days"];
+
+const DAY: f64 = 86_400e6;
+
+impl FeaturePlan {
+    /// Days since the last order, number of orders, total paid (in whole units of the currency) and days since the first
+    /// order, of all customers who ordered before `as_of`.
+    pub fn rfm(as_of: Timestamp) -> Self {
+        Self {
+            as_of,
+            customers: Filter::All,
+            monetary: Monetary::Total,
+            currency: None,
+            without_orders: WithoutOrders::Exclude,
+            profile: Vec::new(),
+        }
+    }
+    /// Only these customers.
+    #[must_use]
+    pub fn customers(mut self, filter: Filter) -> Self {
+        self.customers = filter;
+        self
+    }
+    /// Says what `monetary` means.
+    #[must_use]
+    pub fn monetary(mut self, monetary: Monetary) -> Self {
+        self.monetary = monetary;
+        self
+    }
+    /// Only orders in this currency.
+    #[must_use]
+    pub fn currency(mut self, code: impl Into<String>) -> Self {
+        self.currency = Some(code.into());
+        self
+    }
+    /// Says what becomes of customers without orders.
+    #[must_use]
+    pub fn without_orders(mut self, choice: WithoutOrders) -> Self {
+        self.without_orders = choice;
+        self
+    }
+    /// Adds a field of the profile.
+    #[must_use]
+    pub fn profile(mut self, field: impl Into<FieldRef>) -> Self {
+        self.profile.push(field.into());
+        self
+    }
+    /// The names of the columns, in order.
+    pub fn columns(&self) -> Vec<String> {
+        RFM.iter().map(|name| (*name).to_owned()).chain(self.profile.iter().map(FieldRef::to_string)).collect()
+    }
+
+    /// Reads the features; `progress` is told the customers read so far.
+    ///
+    /// Needs about 150 bytes a customer.
+    ///
+    /// # Errors
+    /// [`crm_core::ErrorKind::Invalid`] when orders are in several currencies and none was named, or a field of the
+    /// profile is not there; those of the store.
+    pub async fn read(
+        &self,
+        ctx: &Context,
+        store: &dyn RecordStore,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Features> {
+        let (currency, orders) = self.orders(ctx, store).await.map_err(|e| e.operation("features.read"))?;
+        let mut report = FeatureReport { currency, ..FeatureReport::default() };
+        let mut ids: Vec<CustomerId> = Vec::new();
+        let mut values: [Vec<f64>; 4] = Default::default();
+        let mut profile = Table::default();
+        let mut matched = 0;
+        let fields = [FieldRef::from("id"), FieldRef::from("created_at")].into_iter().chain(self.profile.iter().cloned());
+        let scan = Scan::new(self.customers.clone(), fields);
+        store
+            .scan(ctx, &CUSTOMER, &scan, &mut |chunk: Table| {
+                let mut columns = chunk.into_columns().into_iter();
+                let (Some(id), Some(created)) = (columns.next(), columns.next()) else {
+                    return Err(Error::unexpected("the store answered a scan without the columns asked for"));
+                };
+                let mut keep = Vec::with_capacity(id.len());
+                for row in 0..id.len() {
+                    let customer = id.uuid_at(row).ok_or_else(|| Error::unexpected("a customer without an id"))?;
+                    let since_created = created.timestamp_at(row).map_or(0.0, |at| self.days_before(at.as_micros()));
+                    let found = orders.get(&customer);
+                    report.customers += 1;
+                    let numbers = match found {
+                        Some(o) => {
+                            matched += 1;
+                            report.with_orders += 1;
+                            report.orders += o.count as u64;
+                            [self.days_before(o.last), o.count, self.money(o), self.days_before(o.first)]
+                        }
+                        None => [since_created, 0.0, 0.0, since_created],
+                    };
+                    let kept = found.is_some() || self.without_orders == WithoutOrders::Include;
+                    keep.push(kept);
+                    if kept {
+                        ids.push(customer.into());
+                        values.iter_mut().zip(numbers).for_each(|(column, value)| column.push(value));
+                    } else {
+                        report.left_out += 1;
+                    }
+                }
+                let columns = columns.map(|column| select(column, &keep)).collect::<Result<Vec<_>>>()?;
+                if !columns.is_empty() {
+                    profile.append(Table::new(columns)?)?;
+                }
+                progress(report.customers);
+                Ok(())
+            })
+            .await
+            .map_err(|e| e.operation("features.read"))?;
+        report.strangers = orders.len() - matched;
+        let mut table = Table::default();
+        for (name, values) in RFM.iter().zip(values) {
+            table.push(Column::floats(*name, values))?;
+        }
+        let names = self.profile.iter().map(FieldRef::to_string);
+        if ids.is_empty() {
+            // No chunk, no types: empty columns of text stand for them.
+            for name in names {
+                table.push(Column::text(name))?;
+            }
+        } else {
+            for (column, name) in profile.into_columns().into_iter().zip(names) {
+                table.push(column.renamed(name))?;
+            }
+        }
+        Ok(Features { ids, table, report })
+    }
+
+    async fn orders(&self, ctx: &Context, store: &dyn RecordStore) -> Result<(Option<String>, HashMap<Uuid, Orders>)> {
+        let mut filter = Filter::lt("at", self.as_of);
+        let currency = match &self.currency {
+            Some(code) => {
+                filter = filter.and(Filter::eq("currency", code.as_str()));
+                Some(code.clone())
+            }
+            None => {
+                let found = store.aggregate(ctx, &ORDER, &Aggregate::new(filter.clone()).by("currency")).await?;
+                let codes = found.column("currency")?;
+                let codes: Vec<&str> = (0..codes.len()).filter_map(|row| codes.text_at(row)).collect();
+                if codes.len() > 1 {
+                    return Err(Error::invalid(
+                        "orders are in several currencies, and amounts of different ones are never added; name one",
+                    )
+                    .with("field", "currency")
+                    .with("currencies", codes.join(" ")));
+                }
+                codes.first().map(|code| (*code).to_owned())
+            }
+        };
+        let sums = Aggregate::new(filter)
+            .by("customer_id")
+            .measure("count", Measure::Count)
+            .measure("sum", Measure::Sum("total_minor".into()))
+            .measure("first", Measure::Min("at".into()))
+            .measure("last", Measure::Max("at".into()));
+        let table = store.aggregate(ctx, &ORDER, &sums).await?;
+        let [id, count, sum, first, last] =
+            ["customer_id", "count", "sum", "first", "last"].map(|name| table.column(name));
+        let (id, count, sum, first, last) = (id?, count?, sum?, first?, last?);
+        let mut orders = HashMap::with_capacity(table.rows());
+        for row in 0..table.rows() {
+            let one = (|| {
+                let at = |c: &Column| c.timestamp_at(row).map(Timestamp::as_micros);
+                let of = Orders { count: count.f64_at(row)?, sum: sum.f64_at(row)?, first: at(first)?, last: at(last)? };
+                Some((id.uuid_at(row)?, of))
+            })();
+            let (id, of) = one.ok_or_else(|| Error::unexpected("the store answered a sum without a value"))?;
+            orders.insert(id, of);
+        }
+        Ok((currency, orders))
+    }
+
+    fn days_before(&self, micros: i64) -> f64 {
+        (self.as_of.as_micros().saturating_sub(micros) as f64 / DAY).max(0.0)
+    }
+
+    fn money(&self, orders: &Orders) -> f64 {
+        let total = orders.sum / 100.0;
+        match self.monetary {
+            Monetary::Total => total,
+            Monetary::Mean => total / orders.count,
+        }
+    }
+}
+
+/// One customer's orders, summed up.
+struct Orders {
+    count: f64,
+    sum: f64,
+    first: i64,
+    last: i64,
+}
+
+fn select(column: Column, keep: &[bool]) -> Result<Column> {
+    if !keep.contains(&false) {
+        return Ok(column);
+    }
+    let mut kept = Column::empty(column.name(), column.ty())?;
+    for (row, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
+        kept.push(column.value(row))?;
+    }
+    Ok(kept)
+}
+
+/// Customers and their features: row `i` of the table is customer `ids[i]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Features {
+    /// Whose row it is.
+    pub ids: Vec<CustomerId>,
+    /// The features.
+    pub table: Table,
+    /// What was read.
+    pub report: FeatureReport,
+}
+
+/// What was read, and what was left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FeatureReport {
+    /// The customers that match the plan's filter.
+    pub customers: usize,
+    /// Those of them with orders before the instant.
+    pub with_orders: usize,
+    /// Those of them left out for want of orders.
+    pub left_out: usize,
+    /// The orders of these customers that were summed up.
+    pub orders: u64,
+    /// Customers with orders who do not match the filter or are not stored.
+    pub strangers: usize,
+    /// The currency of the amounts; `None` without orders.
+    pub currency: Option<String>,
+}
+
+/// The numbers of a table as a matrix: ints, floats and bools (as 0 and 1), in the order of the columns; UUID columns
+/// are ids and left out.
+///
+/// # Errors
+/// [`crm_core::ErrorKind::Invalid`] naming a column that is not of numbers, or has a missing or infinite value.
+pub fn to_matrix(table: &Table) -> Result<Matrix> {
+    let mut columns: Vec<&Column> = Vec::new();
+    for column in table.columns() {
+        match column.data() {
+            ColumnData::Uuid(_) => continue,
+            ColumnData::Text(_) | ColumnData::Timestamp(_) => {
+                return Err(Error::invalid("a model needs numbers; cast the column, make dummies of it, or drop it")
+                    .operation("features.matrix")
+                    .with("column", column.name()));
+            }
+            _ => columns.push(column),
+        }
+    }
+    let mut values = Vec::with_capacity(table.rows() * columns.len());
+    for row in 0..table.rows() {
+        for column in &columns {
+            values.push(column.f64_at(row).ok_or_else(|| {
+                Error::invalid("a model needs every value; fill or drop the column")
+                    .operation("features.matrix")
+                    .with("column", column.name())
+                    .with("row", row)
+                    .with("missing", column.missing())
+            })?);
+        }
+    }
+    let names = columns.iter().map(|column| column.name().to_owned()).collect();
+    Matrix::new(names, values).map_err(|e| e.operation("features.matrix"))
+}
+
+/// Puts columns on one scale: the logarithm of skewed ones, then z-scores. Fitted once, kept with the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scaling {
+    columns: Vec<ScaledColumn>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScaledColumn {
+    name: String,
+    log: bool,
+    mean: f64,
+    deviation: f64,
+}
+
+impl ScaledColumn {
+    /// `ln(1 + |x|)` with the sign of `x`: also refunds have a place.
+    fn bend(&self, value: f64) -> f64 {
+        if self.log { value.abs().ln_1p().copysign(value) } else { value }
+    }
+    fn scale(&self, value: f64) -> f64 {
+        if self.is_constant() { 0.0 } else { (self.bend(value) - self.mean) / self.deviation }
+    }
+    fn is_constant(&self) -> bool {
+        self.deviation <= 1e-12 * self.mean.abs()
+    }
+}
+
+impl Scaling {
+    /// Learns means and standard deviations; `logs` names the columns whose logarithm is taken first.
+    ///
+    /// # Errors
+    /// [`crm_core::ErrorKind::Invalid`] without rows or when a named column is not there.
+    pub fn fit(x: &Matrix, logs: &[String]) -> Result<Self> {
+        if let Some(name) = logs.iter().find(|name| !x.columns().contains(name)) {
+            return Err(Error::invalid("there is no such column to take the logarithm of")
+                .operation("scaling.fit")
+                .with("column", name)
+                .with("columns", x.columns().join(" ")));
+        }
+        if x.rows() == 0 {
+            return Err(Error::invalid("there are no rows to learn a scale from").operation("scaling.fit"));
+        }
+        let n = x.rows() as f64;
+        let columns = x.columns().iter().enumerate().map(|(col, name)| {
+            let mut column = ScaledColumn { name: name.clone(), log: logs.contains(name), mean: 0.0, deviation: 1.0 };
+            column.mean = x.iter_col(col).map(|v| column.bend(v)).sum::<f64>() / n;
+            let squares: f64 = x.iter_col(col).map(|v| (column.bend(v) - column.mean).powi(2)).sum();
+            column.deviation = (squares / (n - 1.0).max(1.0)).sqrt();
+            column
+        });
+        Ok(Self { columns: columns.collect() })
+    }
+
+    /// Scales rows.
+    ///
+    /// # Errors
+    /// [`crm_core::ErrorKind::Invalid`] when the columns are others than those it was fitted on.
+    pub fn apply(&self, x: &Matrix) -> Result<Matrix> {
+        if !self.columns.iter().map(|column| &column.name).eq(x.columns()) {
+            return Err(Error::invalid("the columns are not those the scaling was fitted on, or in another order")
+                .operation("scaling.apply")
+                .with("found", x.columns().join(" ")));
+        }
+        let scaled = x.iter_rows().flat_map(|row| row.iter().zip(&self.columns).map(|(v, column)| column.scale(*v)));
+        Matrix::new(x.columns().to_vec(), scaled.collect())
+    }
+
+    /// Columns that say nothing, because all rows agree in them.
+    pub fn constant(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().filter(|column| column.is_constant()).map(|column| column.name.as_str())
+    }
+}
