@@ -1,1 +1,25 @@
-//! Under construction.
+//! Customer information on any database. Use it through the `open-crm` crate.
+//!
+//! - [`customers`]: customer information management, what a host calls
+//! - [`sql`]: the stores (feature `sqlite`, the default), each a [`crm_core::capability::RecordStore`]
+//! - [`catalog`]: makes them from URLs
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use crm_core::capability::RecordStore;
+//!
+//! let mut catalog = crm_core::registry::Catalog::new();
+//! crm_store::catalog::register(&mut catalog);
+//! let store = catalog.open::<dyn RecordStore>("memory:").await.unwrap();
+//! assert_eq!(store.info().scheme, "memory");
+//! # });
+//! ```
+
+pub mod catalog;
+pub mod customers;
+#[cfg(feature = "sqlite")]
+pub mod sql;
+
+pub use customers::Customers;
+#[cfg(feature = "sqlite")]
+pub use sql::{SqliteConfig, SqliteStore};

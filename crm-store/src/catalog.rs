@@ -1,0 +1,35 @@
+//! Stores by the scheme of their URL.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use crm_core::capability::RecordStore;
+//! use crm_core::registry::Catalog;
+//!
+//! let mut catalog = Catalog::new();
+//! crm_store::catalog::register(&mut catalog);
+//! let error = catalog.open::<dyn RecordStore>("postgres://host/crm").await.unwrap_err();
+//! assert!(error.to_string().contains("feature=postgres"), "{error}");
+//! # });
+//! ```
+
+use std::sync::Arc;
+
+use crm_core::capability::RecordStore;
+use crm_core::memory::MemoryStore;
+use crm_core::registry::Catalog;
+
+/// Adds every store of this crate: `memory:`, and `sqlite:` with the feature of that name. The others are known by the
+/// feature that brings them.
+pub fn register(catalog: &mut Catalog) {
+    catalog.register::<dyn RecordStore, _, _>("memory", |_url| async {
+        Ok(Arc::new(MemoryStore::new("memory")) as Arc<dyn RecordStore>)
+    });
+    #[cfg(feature = "sqlite")]
+    catalog.register::<dyn RecordStore, _, _>("sqlite", |url| async move {
+        let store = crate::SqliteStore::open_url(&url).await?;
+        Ok(Arc::new(store) as Arc<dyn RecordStore>)
+    });
+    for scheme in ["sqlite", "mysql", "postgres", "mongodb"] {
+        catalog.absent::<dyn RecordStore>(scheme, scheme);
+    }
+}

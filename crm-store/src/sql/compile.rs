@@ -1,0 +1,555 @@
+//! The one place that writes SQL: fixed words, quoted names of `&'static` schemas, placeholders for every value.
+
+use crm_core::query::{
+    Aggregate, Assign, Claim, Compare, Cursor, FieldRef, Filter, GroupBy, Measure, Order, Query, Scan,
+};
+use crm_core::record::{Field, FieldType, Index, Record, Schema, Value, Version};
+use crm_core::{Error, Result, TenantId, Uuid};
+
+use super::driver::Dialect;
+use super::filter;
+
+/// A statement in the making: its text and the values bound to it.
+#[derive(Debug, Clone)]
+pub struct Sql {
+    text: String,
+    binds: Vec<Value>,
+    placeholder: fn(&mut String, usize),
+    quote: fn(&mut String, &str),
+}
+
+impl Sql {
+    /// An empty statement for a database.
+    pub(crate) fn new<D: Dialect>() -> Self {
+        Self { text: String::with_capacity(256), binds: Vec::new(), placeholder: D::placeholder, quote: D::quote }
+    }
+    /// Adds fixed text.
+    pub(crate) fn push(&mut self, text: &'static str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+    /// Adds a quoted name.
+    pub(crate) fn name(&mut self, name: &str) -> &mut Self {
+        (self.quote)(&mut self.text, name);
+        self
+    }
+    /// Adds a placeholder and its value.
+    pub(crate) fn bind(&mut self, value: Value) -> &mut Self {
+        self.binds.push(value);
+        (self.placeholder)(&mut self.text, self.binds.len());
+        self
+    }
+    /// Adds the parts one by one with `between` between them.
+    pub(crate) fn list<T>(
+        &mut self,
+        between: &'static str,
+        parts: impl IntoIterator<Item = T>,
+        mut each: impl FnMut(&mut Self, T),
+    ) -> &mut Self {
+        for (i, part) in parts.into_iter().enumerate() {
+            if i > 0 {
+                self.push(between);
+            }
+            each(self, part);
+        }
+        self
+    }
+    /// The text and the bound values.
+    pub(crate) fn into_parts(self) -> (String, Vec<Value>) {
+        (self.text, self.binds)
+    }
+    /// How many values are bound.
+    pub(crate) fn binds(&self) -> usize {
+        self.binds.len()
+    }
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Refuses a statement with more values than the database binds.
+    pub(crate) fn checked<D: Dialect>(self) -> Result<Self> {
+        if self.binds() <= D::MAX_BINDS {
+            return Ok(self);
+        }
+        Err(Error::invalid("a question has too many values; ask in parts")
+            .with("values", self.binds())
+            .with("most", D::MAX_BINDS))
+    }
+}
+
+/// A statement that answers rows, and the types of its columns.
+pub(crate) type Question = (Sql, Vec<FieldType>);
+
+fn tenant_is<'a>(sql: &'a mut Sql, tenant: &TenantId) -> &'a mut Sql {
+    sql.push(" WHERE ").name("tenant").push(" = ").bind(tenant.as_str().into())
+}
+
+fn record_columns(sql: &mut Sql, schema: &'static Schema) -> Vec<FieldType> {
+    sql.name("id").push(", ").name("version");
+    for field in schema.fields {
+        sql.push(", ").name(field.name);
+    }
+    [FieldType::Uuid, FieldType::Int].into_iter().chain(schema.fields.iter().map(|field| field.ty)).collect()
+}
+
+/// `(?, ?, ..)` with the number of values rounded up to a power of two by repeating the last one: few different texts,
+/// so that prepared statements are found again.
+pub(crate) fn padded(sql: &mut Sql, values: &[Value]) {
+    let size = values.len().next_power_of_two().max(1);
+    sql.push("(");
+    let last = values.last();
+    sql.list(", ", values.iter().chain(last.into_iter().cycle()).take(size), |sql, value| {
+        sql.bind(value.clone());
+    });
+    sql.push(")");
+}
+
+fn ids_in(sql: &mut Sql, ids: &[Uuid]) {
+    let ids: Vec<Value> = ids.iter().map(|id| Value::Uuid(*id)).collect();
+    sql.push(" AND ").name("id").push(" IN ");
+    padded(sql, &ids);
+}
+
+/// Records by id, in no order.
+pub(crate) fn get<D: Dialect>(schema: &'static Schema, tenant: &TenantId, ids: &[Uuid]) -> Question {
+    let mut sql = Sql::new::<D>();
+    sql.push("SELECT ");
+    let types = record_columns(&mut sql, schema);
+    sql.push(" FROM ").name(schema.name);
+    tenant_is(&mut sql, tenant);
+    ids_in(&mut sql, ids);
+    (sql, types)
+}
+
+fn order_by(sql: &mut Sql, order: &[Order]) {
+    sql.push(" ORDER BY ");
+    for order in order {
+        sql.name(&order.field);
+        sql.push(if order.descending { " DESC NULLS LAST, " } else { " ASC NULLS FIRST, " });
+    }
+    sql.name("id").push(" ASC");
+}
+
+fn limit(sql: &mut Sql, rows: usize) {
+    sql.push(" LIMIT ").bind(Value::Int(i64::try_from(rows).unwrap_or(i64::MAX)));
+}
+
+/// One page and one record more, by which it is known whether there is a next one.
+pub(crate) fn find<D: Dialect>(schema: &'static Schema, tenant: &TenantId, query: &Query) -> Result<Question> {
+    let mut sql = Sql::new::<D>();
+    sql.push("SELECT ");
+    let types = record_columns(&mut sql, schema);
+    sql.push(" FROM ").name(schema.name);
+    tenant_is(&mut sql, tenant);
+    filter::condition::<D>(&mut sql, schema, &query.filter)?;
+    if let Some(cursor) = &query.after {
+        after(&mut sql, schema, &query.order, cursor)?;
+    }
+    order_by(&mut sql, &query.order);
+    limit(&mut sql, query.limit as usize + 1);
+    Ok((sql.checked::<D>()?, types))
+}
+
+/// The condition of all records behind a cursor.
+fn after(sql: &mut Sql, schema: &'static Schema, order: &[Order], cursor: &Cursor) -> Result<()> {
+    for (order, key) in order.iter().zip(&cursor.keys) {
+        let field = FieldRef { field: order.field.clone(), path: Vec::new() };
+        if !key.is_null() && field.resolve(schema)? != key.ty() {
+            return Err(Error::invalid("the cursor belongs to another query; start again without it")
+                .with("field", "after"));
+        }
+    }
+    let nullable = |name: &str| schema.field(name).is_some_and(|(_, field)| field.nullable);
+    // A bound on the first key alone lets an index skip what lies before.
+    if let (Some(first), Some(key)) = (order.first(), cursor.keys.first()) {
+        match (first.descending, key.is_null()) {
+            (false, true) => {}
+            (true, true) => {
+                sql.push(" AND ").name(&first.field).push(" IS NULL");
+            }
+            (false, false) => {
+                sql.push(" AND ").name(&first.field).push(" >= ").bind(key.clone());
+            }
+            (true, false) if nullable(&first.field) => {
+                sql.push(" AND (").name(&first.field).push(" <= ").bind(key.clone());
+                sql.push(" OR ").name(&first.field).push(" IS NULL)");
+            }
+            (true, false) => {
+                sql.push(" AND ").name(&first.field).push(" <= ").bind(key.clone());
+            }
+        }
+    }
+    // (a after) or (a equal and b after) or (.. and id after)
+    sql.push(" AND (");
+    for depth in 0..=order.len() {
+        if depth > 0 {
+            sql.push(" OR ");
+        }
+        sql.push("(");
+        for (order, key) in order.iter().zip(&cursor.keys).take(depth) {
+            if key.is_null() {
+                sql.name(&order.field).push(" IS NULL AND ");
+            } else {
+                sql.name(&order.field).push(" = ").bind(key.clone()).push(" AND ");
+            }
+        }
+        match order.get(depth).zip(cursor.keys.get(depth)) {
+            None => {
+                sql.name("id").push(" > ").bind(Value::Uuid(cursor.id));
+            }
+            Some((order, key)) => match (order.descending, key.is_null()) {
+                (false, true) => {
+                    sql.name(&order.field).push(" IS NOT NULL");
+                }
+                (true, true) => {
+                    sql.push("1 = 0");
+                }
+                (false, false) => {
+                    sql.name(&order.field).push(" > ").bind(key.clone());
+                }
+                (true, false) => {
+                    sql.push("(").name(&order.field).push(" < ").bind(key.clone());
+                    sql.push(" OR ").name(&order.field).push(" IS NULL)");
+                }
+            },
+        }
+        sql.push(")");
+    }
+    sql.push(")");
+    Ok(())
+}
+
+/// The number of records that match.
+pub(crate) fn count<D: Dialect>(schema: &'static Schema, tenant: &TenantId, filter: &Filter) -> Result<Question> {
+    let mut sql = Sql::new::<D>();
+    sql.push("SELECT count(*) FROM ").name(schema.name);
+    tenant_is(&mut sql, tenant);
+    filter::condition::<D>(&mut sql, schema, filter)?;
+    Ok((sql.checked::<D>()?, vec![FieldType::Int]))
+}
+
+/// The ids of the records due, in the claim's order.
+pub(crate) fn due<D: Dialect>(schema: &'static Schema, tenant: &TenantId, claim: &Claim) -> Result<Question> {
+    let mut sql = Sql::new::<D>();
+    sql.push("SELECT ").name("id").push(" FROM ").name(schema.name);
+    tenant_is(&mut sql, tenant);
+    filter::condition::<D>(&mut sql, schema, &claim.due)?;
+    order_by(&mut sql, &claim.order);
+    limit(&mut sql, claim.limit as usize);
+    Ok((sql.checked::<D>()?, vec![FieldType::Uuid]))
+}
+
+/// Marks the records of these ids as a claim says.
+pub(crate) fn mark<D: Dialect>(schema: &'static Schema, tenant: &TenantId, claim: &Claim, ids: &[Uuid]) -> Sql {
+    let mut sql = Sql::new::<D>();
+    sql.push("UPDATE ").name(schema.name).push(" SET ").name("version").push(" = ").name("version").push(" + 1");
+    for assign in &claim.assign {
+        match assign {
+            Assign::Set(field, value) => {
+                sql.push(", ").name(field).push(" = ").bind(value.clone());
+            }
+            Assign::Add(field, by) => {
+                sql.push(", ").name(field).push(" = ").name(field).push(" + ").bind(Value::Int(*by));
+            }
+        }
+    }
+    tenant_is(&mut sql, tenant);
+    ids_in(&mut sql, ids);
+    sql
+}
+
+/// The next chunk of a scan, after `after`. The id comes first, then the columns.
+pub(crate) fn scan<D: Dialect>(
+    schema: &'static Schema,
+    tenant: &TenantId,
+    scan: &Scan,
+    after: Option<Uuid>,
+) -> Result<Question> {
+    let mut sql = Sql::new::<D>();
+    let mut types = vec![FieldType::Uuid];
+    sql.push("SELECT ").name("id");
+    for column in &scan.columns {
+        sql.push(", ");
+        match column.resolve(schema)? {
+            Some(ty) => {
+                sql.name(&column.field);
+                types.push(ty);
+            }
+            None => {
+                D::json_document(&mut sql, &column.field, &column.path);
+                types.push(FieldType::Json);
+            }
+        }
+    }
+    sql.push(" FROM ").name(schema.name);
+    tenant_is(&mut sql, tenant);
+    filter::condition::<D>(&mut sql, schema, &scan.filter)?;
+    if let Some(id) = after {
+        sql.push(" AND ").name("id").push(" > ").bind(Value::Uuid(id));
+    }
+    order_by(&mut sql, &[]);
+    limit(&mut sql, scan.chunk_rows);
+    Ok((sql.checked::<D>()?, types))
+}
+
+/// Groups and sums: keys first, then measures.
+pub(crate) fn aggregate<D: Dialect>(
+    schema: &'static Schema,
+    tenant: &TenantId,
+    aggregate: &Aggregate,
+) -> Result<Question> {
+    let mut sql = Sql::new::<D>();
+    let mut types = Vec::new();
+    let ty = |name: &str| {
+        let field = FieldRef { field: name.to_owned(), path: Vec::new() };
+        field.resolve(schema).map(|ty| ty.unwrap_or(FieldType::Json))
+    };
+    for by in &aggregate.by {
+        types.push(match by {
+            GroupBy::Field(field) => ty(field)?,
+            GroupBy::Month(_) => FieldType::Text,
+        });
+    }
+    for (_, measure) in &aggregate.measures {
+        types.push(match measure {
+            Measure::Count | Measure::Distinct(_) => FieldType::Int,
+            Measure::Sum(field) | Measure::Min(field) | Measure::Max(field) => ty(field)?,
+        });
+    }
+    let key = |sql: &mut Sql, by: &GroupBy| match by {
+        GroupBy::Field(field) => {
+            sql.name(field);
+        }
+        GroupBy::Month(field) => D::month(sql, field),
+    };
+    sql.push("SELECT ").list(", ", &aggregate.by, key);
+    if !aggregate.by.is_empty() && !aggregate.measures.is_empty() {
+        sql.push(", ");
+    }
+    sql.list(", ", &aggregate.measures, |sql, (_, measure)| {
+        match measure {
+            Measure::Count => sql.push("count(*)"),
+            Measure::Sum(field) => sql.push("sum(").name(field).push(")"),
+            Measure::Min(field) => sql.push("min(").name(field).push(")"),
+            Measure::Max(field) => sql.push("max(").name(field).push(")"),
+            Measure::Distinct(field) => sql.push("count(DISTINCT ").name(field).push(")"),
+        };
+    });
+    if types.is_empty() {
+        return Err(Error::invalid("an aggregate needs a group or a measure").with("schema", schema.name));
+    }
+    sql.push(" FROM ").name(schema.name);
+    tenant_is(&mut sql, tenant);
+    filter::condition::<D>(&mut sql, schema, &aggregate.filter)?;
+    if !aggregate.by.is_empty() {
+        sql.push(" GROUP BY ").list(", ", &aggregate.by, key);
+        sql.push(" ORDER BY ").list(", ", &aggregate.by, |sql, by| {
+            key(sql, by);
+            sql.push(" ASC NULLS FIRST");
+        });
+    }
+    Ok((sql.checked::<D>()?, types))
+}
+
+/// What happens to a row that is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// The statement fails.
+    Fail,
+    /// The row is left out; the ids of those written are answered.
+    Skip,
+    /// The row is replaced; id and version of each are answered.
+    Replace,
+}
+
+/// Adds several records of one schema.
+pub(crate) fn insert<D: Dialect>(
+    schema: &'static Schema,
+    tenant: &TenantId,
+    rows: &[(Uuid, &Record)],
+    taken: Taken,
+) -> Question {
+    let mut sql = Sql::new::<D>();
+    sql.push("INSERT INTO ").name(schema.name).push(" (").name("tenant").push(", ");
+    record_columns(&mut sql, schema);
+    sql.push(") VALUES ").list(", ", rows, |sql, (id, record)| {
+        sql.push("(").bind(tenant.as_str().into()).push(", ").bind(Value::Uuid(*id)).push(", 1");
+        for value in record.values() {
+            sql.push(", ").bind(value.clone());
+        }
+        sql.push(")");
+    });
+    match taken {
+        Taken::Fail => return (sql, Vec::new()),
+        Taken::Skip => D::skip_taken(&mut sql),
+        Taken::Replace => D::replace_taken(&mut sql, schema.name, &mut schema.fields.iter().map(|f| f.name)),
+    }
+    sql.push(" RETURNING ").name("id").push(", ").name("version");
+    (sql, vec![FieldType::Uuid, FieldType::Int])
+}
+
+/// Replaces the values of a record that still has a version.
+pub(crate) fn update<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Version, record: &Record) -> Sql {
+    let schema = record.schema();
+    let mut sql = Sql::new::<D>();
+    sql.push("UPDATE ").name(schema.name).push(" SET ").name("version").push(" = ").name("version").push(" + 1");
+    for (field, value) in schema.fields.iter().zip(record.values()) {
+        sql.push(", ").name(field.name).push(" = ").bind(value.clone());
+    }
+    at(&mut sql, tenant, id, Some(expected));
+    sql
+}
+
+/// Removes a record.
+pub(crate) fn delete<D: Dialect>(
+    schema: &'static Schema,
+    tenant: &TenantId,
+    id: Uuid,
+    expected: Option<Version>,
+) -> Sql {
+    let mut sql = Sql::new::<D>();
+    sql.push("DELETE FROM ").name(schema.name);
+    at(&mut sql, tenant, id, expected);
+    sql
+}
+
+/// The version a record has.
+pub(crate) fn version<D: Dialect>(schema: &'static Schema, tenant: &TenantId, id: Uuid) -> Question {
+    let mut sql = Sql::new::<D>();
+    sql.push("SELECT ").name("version").push(" FROM ").name(schema.name);
+    at(&mut sql, tenant, id, None);
+    (sql, vec![FieldType::Int])
+}
+
+fn at(sql: &mut Sql, tenant: &TenantId, id: Uuid, expected: Option<Version>) {
+    tenant_is(sql, tenant).push(" AND ").name("id").push(" = ").bind(Value::Uuid(id));
+    if let Some(version) = expected {
+        sql.push(" AND ").name("version").push(" = ").bind(Value::Int(version));
+    }
+}
+
+/// Makes a table.
+pub(crate) fn create_table<D: Dialect>(schema: &'static Schema) -> Sql {
+    let mut sql = Sql::new::<D>();
+    sql.push("CREATE TABLE ").name(schema.name).push(" (");
+    let own = [
+        Field::new("tenant", FieldType::Text),
+        Field::new("id", FieldType::Uuid),
+        Field::new("version", FieldType::Int),
+    ];
+    for field in own.iter().chain(schema.fields) {
+        column::<D>(&mut sql, field);
+        sql.push(", ");
+    }
+    sql.push("PRIMARY KEY (").name("tenant").push(", ").name("id").push("))").push(D::TABLE_OPTIONS);
+    sql
+}
+
+fn column<D: Dialect>(sql: &mut Sql, field: &Field) {
+    sql.name(field.name).push(" ").push(D::column_type(field.ty));
+    if !field.nullable {
+        sql.push(" NOT NULL");
+    }
+}
+
+/// Adds a column to a table.
+pub(crate) fn add_column<D: Dialect>(schema: &'static Schema, field: &'static Field) -> Sql {
+    let mut sql = Sql::new::<D>();
+    sql.push("ALTER TABLE ").name(schema.name).push(" ADD COLUMN ");
+    column::<D>(&mut sql, field);
+    sql
+}
+
+/// Makes an index, within tenants.
+pub(crate) fn create_index<D: Dialect>(schema: &'static Schema, index: &Index) -> Sql {
+    let mut sql = Sql::new::<D>();
+    sql.push(if index.unique { "CREATE UNIQUE INDEX " } else { "CREATE INDEX " });
+    sql.name(index.name).push(" ON ").name(schema.name).push(" (").name("tenant");
+    for field in index.fields {
+        sql.push(", ").name(field);
+    }
+    sql.push(")");
+    sql
+}
+
+/// Removes an index that only speeds up.
+pub(crate) fn drop_index<D: Dialect>(name: &str) -> Sql {
+    let mut sql = Sql::new::<D>();
+    sql.push("DROP INDEX ").name(name);
+    sql
+}
+
+/// The statements of the ledger of schemas.
+pub(crate) mod ledger {
+    use super::{Dialect, FieldType, Question, Sql, Value};
+
+    const TABLE: &str = "crm_ledger";
+
+    /// Makes the ledger unless it is there.
+    pub(crate) fn create<D: Dialect>() -> Sql {
+        let mut sql = Sql::new::<D>();
+        sql.push("CREATE TABLE IF NOT EXISTS ").name(TABLE).push(" (");
+        sql.name("name").push(" ").push(D::column_type(FieldType::Text)).push(" NOT NULL PRIMARY KEY, ");
+        sql.name("shape").push(" ").push(D::column_type(FieldType::Text)).push(" NOT NULL, ");
+        sql.name("hash").push(" ").push(D::column_type(FieldType::Text)).push(" NOT NULL)").push(D::TABLE_OPTIONS);
+        sql
+    }
+    /// All entries: name, shape, hash.
+    pub(crate) fn read<D: Dialect>() -> Question {
+        let mut sql = Sql::new::<D>();
+        sql.push("SELECT ").name("name").push(", ").name("shape").push(", ").name("hash").push(" FROM ").name(TABLE);
+        (sql, vec![FieldType::Text; 3])
+    }
+    /// Adds an entry.
+    pub(crate) fn add<D: Dialect>(name: &str, shape: &str, hash: &str) -> Sql {
+        let mut sql = Sql::new::<D>();
+        sql.push("INSERT INTO ").name(TABLE).push(" (").name("name").push(", ").name("shape").push(", ");
+        sql.name("hash").push(") VALUES (").list(", ", [name, shape, hash], |sql, text| {
+            sql.bind(Value::from(text));
+        });
+        sql.push(")");
+        sql
+    }
+    /// Changes an entry.
+    pub(crate) fn change<D: Dialect>(name: &str, shape: &str, hash: &str) -> Sql {
+        let mut sql = Sql::new::<D>();
+        sql.push("UPDATE ").name(TABLE).push(" SET ").name("shape").push(" = ").bind(shape.into()).push(", ");
+        sql.name("hash").push(" = ").bind(hash.into()).push(" WHERE ").name("name").push(" = ").bind(name.into());
+        sql
+    }
+}
+
+/// Begins, ends or gives up a unit of work.
+pub(crate) fn control<D: Dialect>(step: Control) -> Sql {
+    let mut sql = Sql::new::<D>();
+    sql.push(match step {
+        Control::Begin => D::BEGIN,
+        Control::Commit => "COMMIT",
+        Control::Rollback => "ROLLBACK",
+        Control::Ping => "SELECT 1",
+    });
+    sql
+}
+
+/// The steps around a unit of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Control {
+    Begin,
+    Commit,
+    Rollback,
+    /// Asks whether the connection answers.
+    Ping,
+}
+
+/// The sign of a comparison.
+pub(crate) fn sign(op: Compare) -> &'static str {
+    match op {
+        Compare::Eq => " = ",
+        Compare::Ne => " <> ",
+        Compare::Lt => " < ",
+        Compare::Le => " <= ",
+        Compare::Gt => " > ",
+        Compare::Ge => " >= ",
+    }
+}

@@ -1,0 +1,343 @@
+//! One store over every SQL database: what is common is here, what differs is behind a driver.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use crm_core::capability::RecordStore;
+//! use crm_store::sql::{SqliteConfig, SqliteStore};
+//!
+//! let store = SqliteStore::open("sqlite::memory:", SqliteConfig::default()).await.unwrap();
+//! store.migrate(&[&crm_core::customer::CUSTOMER]).await.unwrap();
+//! assert!(store.capability().atomic);
+//! # });
+//! ```
+
+mod compile;
+mod ddl;
+mod driver;
+mod filter;
+mod lane;
+mod write;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use crm_core::capability::{RecordStore, StoreCapability};
+use crm_core::query::{Aggregate, Claim, Cursor, Filter, GroupBy, Page, Query, Scan};
+use crm_core::record::{FieldType, Outcome, Record, Schema, Stored, Value, Write};
+use crm_core::{
+    Column, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Table, TenantId, Uuid,
+};
+
+pub use driver::{Driver, Sqlite, SqliteConfig};
+
+use compile::{Control, control};
+use driver::{Fault, Role};
+use lane::{Lane, Lanes};
+
+/// A [`RecordStore`] on SQLite: one file, nothing to install, fully durable (WAL, `synchronous=FULL`), or in memory.
+///
+/// Several processes may use one file. One connection writes, a few read; a dropped call leaves nothing open.
+pub type SqliteStore = SqlStore<Sqlite>;
+
+/// Ids asked for in one statement.
+const IDS: usize = 512;
+
+/// A [`RecordStore`] on a SQL database.
+pub struct SqlStore<D: Driver> {
+    info: ProviderInfo,
+    driver: Arc<D>,
+    writer: Lanes<D>,
+    readers: Option<Lanes<D>>,
+    /// Keeps a database in memory alive while the writer is replaced.
+    _anchor: Option<Anchor<D::Connection>>,
+}
+
+/// A connection that is only held, never used; behind a lock that nobody takes, so that the store can be shared.
+struct Anchor<C>(#[allow(dead_code, reason = "held, not used")] std::sync::Mutex<C>);
+
+impl<D: Driver> fmt::Debug for SqlStore<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore").field("info", &self.info).field("driver", &self.driver).finish_non_exhaustive()
+    }
+}
+
+impl SqlStore<Sqlite> {
+    /// Opens a SQLite store by its URL: `sqlite:crm.db`, `sqlite:///var/lib/crm.db`, `sqlite::memory:`; with
+    /// `?mode=rwc` (the default: made when missing), `?mode=rw` (must be there) or `?mode=memory`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the setting when the URL or configuration is wrong, the file cannot be opened or
+    /// written, or SQLite did not take a setting that durability needs; [`ErrorKind::Corrupt`] when the file is no
+    /// SQLite database.
+    pub async fn open(url: &str, config: SqliteConfig) -> Result<Self> {
+        Self::start(Sqlite::new(url, config).map_err(|e| e.operation("store.open"))?).await
+    }
+
+    /// [`SqlStore::open`] with the default configuration.
+    ///
+    /// # Errors
+    /// As [`SqlStore::open`].
+    pub async fn open_url(url: &str) -> Result<Self> {
+        Self::open(url, SqliteConfig::default()).await
+    }
+
+    /// Opens the SQLite file at `path`, taken literally; made when missing.
+    ///
+    /// # Errors
+    /// As [`SqlStore::open`].
+    pub async fn open_file(path: impl AsRef<Path>, config: SqliteConfig) -> Result<Self> {
+        Self::start(Sqlite::file(path.as_ref(), config).map_err(|e| e.operation("store.open"))?).await
+    }
+
+    async fn start(driver: Sqlite) -> Result<Self> {
+        let info = ProviderInfo::new("sqlite", driver.name());
+        Self::connected(info, driver).await
+    }
+}
+
+impl<D: Driver> SqlStore<D> {
+    async fn connected(info: ProviderInfo, driver: D) -> Result<Self> {
+        let driver = Arc::new(driver);
+        let anchor = match driver.capability().durable {
+            true => None,
+            false => Some(Anchor(std::sync::Mutex::new(driver.connect(Role::Writer).await?))),
+        };
+        let readers = driver.readers();
+        let store = Self {
+            info,
+            writer: Lanes::new(driver.clone(), Role::Writer, 1),
+            readers: (readers > 0).then(|| Lanes::new(driver.clone(), Role::Reader, readers)),
+            driver,
+            _anchor: anchor,
+        };
+        // A file that can be read but not written shows here, not at the first write.
+        let mut lane = store.writer.take().await?;
+        let begun = lane.begin().await;
+        begun.map_err(|error| error.operation("store.open"))?;
+        lane.end(Ok(())).await.map_err(|error| error.operation("store.open"))?;
+        Ok(store)
+    }
+
+    async fn reader(&self) -> Result<Lane<'_, D>> {
+        match &self.readers {
+            Some(readers) => readers.take().await,
+            None => self.writer.take().await,
+        }
+    }
+
+    /// Asks one question on a reading connection.
+    async fn ask(&self, (sql, types): compile::Question) -> Result<Vec<Vec<Value>>> {
+        let mut lane = self.reader().await?;
+        let rows = lane.query(sql, &types).await.map_err(Fault::into_error)?;
+        lane.put_back();
+        Ok(rows)
+    }
+
+    async fn claim_within(
+        lane: &mut Lane<'_, D>,
+        tenant: &TenantId,
+        schema: &'static Schema,
+        claim: &Claim,
+    ) -> Result<Vec<Stored>> {
+        let (sql, types) = compile::due::<D>(schema, tenant, claim)?;
+        let due = lane.query(sql, &types).await.map_err(Fault::into_error)?;
+        let due: Vec<Uuid> = due.iter().filter_map(|row| row.first().and_then(Value::as_uuid)).collect();
+        let mut taken = HashMap::with_capacity(due.len());
+        for ids in due.chunks(IDS) {
+            let sql = compile::mark::<D>(schema, tenant, claim, ids);
+            lane.execute(sql).await.map_err(|fault| write::named(schema, fault))?;
+            let (sql, types) = compile::get::<D>(schema, tenant, ids);
+            for row in lane.query(sql, &types).await.map_err(Fault::into_error)? {
+                let stored = stored(schema, row)?;
+                taken.insert(stored.id, stored);
+            }
+        }
+        Ok(due.iter().filter_map(|id| taken.remove(id)).collect())
+    }
+}
+
+/// A row of id, version and values.
+fn stored(schema: &'static Schema, row: Vec<Value>) -> Result<Stored> {
+    let mut row = row.into_iter();
+    let (Some(Value::Uuid(id)), Some(Value::Int(version))) = (row.next(), row.next()) else {
+        return Err(Error::new(ErrorKind::Corrupt, "a stored record has no id or version").with("schema", schema.name));
+    };
+    let record = Record::from_values(schema, row.collect()).map_err(|error| {
+        let field = error.context("field").unwrap_or("?").to_owned();
+        Error::new(ErrorKind::Corrupt, "a stored value is not what its schema says")
+            .with("schema", schema.name)
+            .with("field", field)
+    })?;
+    Ok(Stored { id, version, record })
+}
+
+/// A JSON value as a text column holds it: strings as they are, everything else as JSON, null as absent.
+fn json_text(value: Value) -> Value {
+    match value {
+        Value::Json(serde_json::Value::Null) => Value::Null,
+        Value::Json(serde_json::Value::String(text)) => Value::Text(text),
+        Value::Json(json) => Value::Text(json.to_string()),
+        other => other,
+    }
+}
+
+#[async_trait]
+impl<D: Driver> Provider for SqlStore<D> {
+    fn info(&self) -> &ProviderInfo {
+        &self.info
+    }
+
+    async fn check(&self) -> Result<Health> {
+        self.ask((control::<D>(Control::Ping), vec![FieldType::Int])).await.map_err(|e| e.operation("store.check"))?;
+        Ok(Health::Ready)
+    }
+}
+
+#[async_trait]
+impl<D: Driver> RecordStore for SqlStore<D> {
+    fn capability(&self) -> StoreCapability {
+        self.driver.capability()
+    }
+
+    async fn migrate(&self, schemas: &[&'static Schema]) -> Result<()> {
+        let named = |error: Error| error.operation("store.migrate");
+        schemas.iter().try_for_each(|schema| schema.validate()).map_err(named)?;
+        let mut lane = self.writer.take().await.map_err(named)?;
+        lane.begin().await.map_err(named)?;
+        let done = ddl::migrate(&mut lane, schemas).await;
+        lane.end(done).await.map_err(named)
+    }
+
+    async fn apply(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {
+        let named = |error: Error| error.operation("store.apply");
+        write::validate(writes).map_err(named)?;
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut lane = self.writer.take().await.map_err(named)?;
+        lane.begin().await.map_err(named)?;
+        let done = write::all(&mut lane, ctx.tenant(), writes).await;
+        lane.end(done).await.map_err(named)
+    }
+
+    async fn get(&self, ctx: &Context, schema: &'static Schema, ids: &[Uuid]) -> Result<Vec<Option<Stored>>> {
+        let mut found = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(IDS) {
+            let rows = self.ask(compile::get::<D>(schema, ctx.tenant(), ids)).await;
+            for row in rows.map_err(|error| error.operation("store.get"))? {
+                let stored = stored(schema, row).map_err(|error| error.operation("store.get"))?;
+                found.insert(stored.id, stored);
+            }
+        }
+        // Asked twice for one id, both places get it.
+        Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+    }
+
+    async fn find(&self, ctx: &Context, schema: &'static Schema, query: &Query) -> Result<Page<Stored>> {
+        let named = |error: Error| error.operation("store.find");
+        query.validate(schema).map_err(named)?;
+        let question = compile::find::<D>(schema, ctx.tenant(), query).map_err(named)?;
+        let mut rows = self.ask(question).await.map_err(named)?;
+        let more = rows.len() > query.limit as usize;
+        rows.truncate(query.limit as usize);
+        let items =
+            rows.into_iter().map(|row| stored(schema, row)).collect::<Result<Vec<Stored>>>().map_err(named)?;
+        let key = |last: &Stored, field: &str| match field {
+            "id" => Value::Uuid(last.id),
+            field => last.record.get(field).cloned().unwrap_or(Value::Null),
+        };
+        let next = items.last().filter(|_| more).map(|last| Cursor {
+            keys: query.order.iter().map(|order| key(last, &order.field)).collect(),
+            id: last.id,
+        });
+        Ok(Page { items, next })
+    }
+
+    async fn count(&self, ctx: &Context, schema: &'static Schema, filter: &Filter) -> Result<u64> {
+        let named = |error: Error| error.operation("store.count");
+        filter.validate(schema).map_err(named)?;
+        let question = compile::count::<D>(schema, ctx.tenant(), filter).map_err(named)?;
+        let rows = self.ask(question).await.map_err(named)?;
+        let counted = rows.first().and_then(|row| row.first()).and_then(Value::as_int);
+        counted.and_then(|n| u64::try_from(n).ok()).ok_or_else(|| named(Error::unexpected("a count without a number")))
+    }
+
+    async fn claim(&self, ctx: &Context, schema: &'static Schema, claim: &Claim) -> Result<Vec<Stored>> {
+        let named = |error: Error| error.operation("store.claim");
+        claim.validate(schema).map_err(named)?;
+        let mut lane = self.writer.take().await.map_err(named)?;
+        lane.begin().await.map_err(named)?;
+        let done = Self::claim_within(&mut lane, ctx.tenant(), schema, claim).await;
+        lane.end(done).await.map_err(named)
+    }
+
+    /// Each chunk is a question of its own that goes on behind the last id: no snapshot is held while the chunks are
+    /// worked on, so a long scan neither blocks writers nor lets the log grow. Records added behind the current place
+    /// meanwhile are seen, others not.
+    async fn scan(
+        &self,
+        ctx: &Context,
+        schema: &'static Schema,
+        scan: &Scan,
+        take: &mut (dyn FnMut(Table) -> Result<()> + Send),
+    ) -> Result<()> {
+        let named = |error: Error| error.operation("store.scan");
+        scan.filter.validate(schema).map_err(named)?;
+        if scan.chunk_rows == 0 {
+            return Err(named(Error::invalid("a chunk has at least one row").with("field", "chunk_rows")));
+        }
+        let empty: Vec<Column> = scan
+            .columns
+            .iter()
+            .map(|column| Column::empty(column.to_string(), column.resolve(schema)?.unwrap_or(FieldType::Text)))
+            .collect::<Result<_>>()
+            .map_err(named)?;
+        let mut after = None;
+        loop {
+            let question = compile::scan::<D>(schema, ctx.tenant(), scan, after).map_err(named)?;
+            let rows = self.ask(question).await.map_err(named)?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let last = rows.len() < scan.chunk_rows;
+            let mut columns = empty.clone();
+            for row in rows {
+                let mut row = row.into_iter();
+                after = row.next().and_then(|id| id.as_uuid());
+                columns.iter_mut().zip(row).try_for_each(|(column, value)| column.push(json_text(value))).map_err(named)?;
+            }
+            take(Table::new(columns).map_err(named)?)?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn aggregate(&self, ctx: &Context, schema: &'static Schema, aggregate: &Aggregate) -> Result<Table> {
+        let named = |error: Error| error.operation("store.aggregate");
+        aggregate.validate(schema).map_err(named)?;
+        let question = compile::aggregate::<D>(schema, ctx.tenant(), aggregate).map_err(named)?;
+        let names = aggregate.by.iter().map(GroupBy::field).chain(aggregate.measures.iter().map(|(name, _)| name.as_str()));
+        let mut columns = names
+            .zip(&question.1)
+            .map(|(name, ty)| Column::empty(name, *ty))
+            .collect::<Result<Vec<Column>>>()
+            .map_err(named)?;
+        let months: Vec<bool> = aggregate.by.iter().map(|by| matches!(by, GroupBy::Month(_))).collect();
+        for row in self.ask(question).await.map_err(named)? {
+            for (i, (column, value)) in columns.iter_mut().zip(row).enumerate() {
+                if months.get(i) == Some(&true) && value.as_str() == Some("") {
+                    return Err(named(
+                        Error::new(ErrorKind::Unsupported, "months are grouped within the years 0 to 9999 only")
+                            .with("field", column.name()),
+                    ));
+                }
+                column.push(value).map_err(named)?;
+            }
+        }
+        Table::new(columns).map_err(named)
+    }
+}

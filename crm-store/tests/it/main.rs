@@ -1,0 +1,8 @@
+//! Tests of crm-store: the contract of every store, SQLite's promises under fire, and customers on top.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod conformance;
+mod customers;
+mod imports;
+mod kill;
+mod sqlite;
