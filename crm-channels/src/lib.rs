@@ -1,1 +1,22 @@
-//! Under construction.
+//! Reach people, with permission, once: the outbox, its dispatcher, mailers, and the consumer [`Outreach`].
+//!
+//! Use it through the `open-crm` crate.
+//!
+//! - [`Outreach`]: campaigns, single messages, consent; what a host calls
+//! - [`outbox`]: messages waiting in the store, put there in the same unit of work as the business that caused them
+//! - [`Dispatcher`]: takes them from there under fenced leases and hands them to a mailer, once, or says so
+//! - [`mail`](mod@mail): mailers (SMTP and files with the feature `smtp`; one that only counts, always)
+
+mod campaign;
+pub mod dispatch;
+pub mod mail;
+pub mod outbox;
+mod outreach;
+mod template;
+
+pub use campaign::{Audience, CampaignPlan, CampaignPreview, CampaignReport, CampaignStatus, LaunchProgress};
+pub use dispatch::{DispatchSettings, Dispatcher, Mode, TickReport};
+pub use mail::register;
+pub use outbox::{OUTBOX, OutboxEntry, OutboxState, Outgoing};
+pub use outreach::Outreach;
+pub use template::Template;

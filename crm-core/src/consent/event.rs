@@ -50,11 +50,18 @@ impl Evidence {
     pub fn new(source: &str, notice: &str) -> Result<Self> {
         for (field, text) in [("evidence.source", source), ("evidence.notice", notice)] {
             if text.trim().is_empty() {
-                return Err(Error::invalid("consent needs evidence: say where it was given and the words that were shown")
-                    .with("field", field));
+                return Err(Error::invalid(
+                    "consent needs evidence: say where it was given and the words that were shown",
+                )
+                .with("field", field));
             }
         }
-        Ok(Self { source: source.trim().to_owned(), notice: notice.trim().to_owned(), language: None, detail: None })
+        Ok(Self {
+            source: source.trim().to_owned(),
+            notice: notice.trim().to_owned(),
+            language: None,
+            detail: None,
+        })
     }
 }
 
@@ -97,7 +104,9 @@ pub static CONSENT_EVENT: Schema = Schema {
         Field::new("customer_id", FieldType::Uuid).pseudonym(),
         Field::new("action", FieldType::Text),
         Field::new("at", FieldType::Timestamp).personal(),
-        Field::new("expires_at", FieldType::Timestamp).nullable().personal(),
+        Field::new("expires_at", FieldType::Timestamp)
+            .nullable()
+            .personal(),
         Field::new("evidence", FieldType::Json).personal(),
     ],
     indexes: &[
@@ -114,8 +123,11 @@ impl Entity for ConsentEvent {
         self.id.uuid()
     }
     fn to_record(&self) -> Result<Record> {
-        let evidence = serde_json::to_value(&self.evidence)
-            .map_err(|e| Error::invalid("the evidence cannot be written as JSON").with("field", "evidence").source(e))?;
+        let evidence = serde_json::to_value(&self.evidence).map_err(|e| {
+            Error::invalid("the evidence cannot be written as JSON")
+                .with("field", "evidence")
+                .source(e)
+        })?;
         Record::from_values(
             &CONSENT_EVENT,
             vec![
@@ -132,7 +144,10 @@ impl Entity for ConsentEvent {
     }
     fn from_stored(stored: Stored) -> Result<Self> {
         let r = &stored.record;
-        let evidence = r.get("evidence").and_then(|v| v.as_json()).ok_or_else(|| r.damaged("evidence"))?;
+        let evidence = r
+            .get("evidence")
+            .and_then(|v| v.as_json())
+            .ok_or_else(|| r.damaged("evidence"))?;
         Ok(Self {
             id: stored.id.into(),
             purpose: r.text("purpose")?.to_owned(),
@@ -225,22 +240,43 @@ mod tests {
         let given = event(Granted, 1, 1, None);
         let taken = event(Withdrawn, 2, 1, None);
         let again = event(Granted, 3, 1, None);
-        assert_eq!(state(&[taken.clone(), given.clone()], 9), ConsentState::Withdrawn { since: t(2) });
-        assert_eq!(state(&[again.clone(), taken.clone(), given.clone()], 9), ConsentState::Granted { since: t(3) });
-        assert_eq!(state(&[event(Withdrawn, 3, 1, None), again], 9), ConsentState::Withdrawn { since: t(3) });
+        assert_eq!(
+            state(&[taken.clone(), given.clone()], 9),
+            ConsentState::Withdrawn { since: t(2) }
+        );
+        assert_eq!(
+            state(&[again.clone(), taken.clone(), given.clone()], 9),
+            ConsentState::Granted { since: t(3) }
+        );
+        assert_eq!(
+            state(&[event(Withdrawn, 3, 1, None), again], 9),
+            ConsentState::Withdrawn { since: t(3) }
+        );
         // Another person at the same address: their grant is not Ana's, their withdrawal is the mailbox's.
         assert_eq!(state(&[event(Granted, 1, 2, None)], 9), ConsentState::None);
-        assert_eq!(state(&[given.clone(), event(Withdrawn, 2, 2, None)], 9), ConsentState::Withdrawn { since: t(2) });
+        assert_eq!(
+            state(&[given.clone(), event(Withdrawn, 2, 2, None)], 9),
+            ConsentState::Withdrawn { since: t(2) }
+        );
         // Expiry, and a grant from the future.
         let short = event(Granted, 1, 1, Some(5));
-        assert_eq!(state(std::slice::from_ref(&short), 4), ConsentState::Granted { since: t(1) });
+        assert_eq!(
+            state(std::slice::from_ref(&short), 4),
+            ConsentState::Granted { since: t(1) }
+        );
         assert_eq!(state(&[short], 5), ConsentState::Expired { since: t(5) });
         assert_eq!(state(&[event(Granted, 10, 1, None)], 9), ConsentState::None);
     }
 
     #[test]
     fn no_evidence_no_consent() {
-        assert_eq!(Evidence::new("form", " ").unwrap_err().context("field"), Some("evidence.notice"));
-        assert_eq!(Evidence::new("", "x").unwrap_err().context("field"), Some("evidence.source"));
+        assert_eq!(
+            Evidence::new("form", " ").unwrap_err().context("field"),
+            Some("evidence.notice")
+        );
+        assert_eq!(
+            Evidence::new("", "x").unwrap_err().context("field"),
+            Some("evidence.source")
+        );
     }
 }

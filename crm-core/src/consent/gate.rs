@@ -10,8 +10,8 @@ use crate::record::{Entity, Schema, Stored, Write};
 use crate::{Clock, Context, Error, ErrorKind, IdSource, RandomIds, Result, Timestamp, Uuid};
 
 use super::{
-    AddressKey, CONSENT_EVENT, ConsentAction, ConsentEvent, ConsentState, Decision, Evidence, Purpose, SUPPRESSION,
-    Suppression, SuppressionReason, SuppressionScope,
+    AddressKey, CONSENT_EVENT, ConsentAction, ConsentEvent, ConsentState, Decision, Evidence, Purpose,
+    SUPPRESSION, Suppression, SuppressionReason, SuppressionScope,
 };
 
 /// How many recipients are asked for at once.
@@ -32,12 +32,20 @@ impl Recipient {
             Address::Email(email) => (ContactKind::Email, email.as_str()),
             Address::Phone(phone) => (ContactKind::Phone, phone.as_str()),
         };
-        Self { customer, kind, address: text.to_owned() }
+        Self {
+            customer,
+            kind,
+            address: text.to_owned(),
+        }
     }
 
     /// Whom a message goes to.
     pub fn of<M: Sendable + ?Sized>(message: &M, customer: CustomerId) -> Self {
-        Self { customer, kind: message.contact_kind(), address: message.recipient().to_owned() }
+        Self {
+            customer,
+            kind: message.contact_kind(),
+            address: message.recipient().to_owned(),
+        }
     }
 }
 
@@ -65,7 +73,12 @@ impl Gate {
     /// A gate over the records of `store`.
     pub fn new(store: Arc<dyn RecordStore>, clock: Arc<dyn Clock>, key: AddressKey) -> Self {
         let ids = Arc::new(RandomIds::new(clock.clone()));
-        Self { store, clock, ids, key }
+        Self {
+            store,
+            clock,
+            ids,
+            key,
+        }
     }
 
     /// Takes ids of events and suppressions from `ids`.
@@ -91,7 +104,9 @@ impl Gate {
         purpose: &Purpose,
         customer: CustomerId,
     ) -> Result<Permitted<M>> {
-        let decision = self.explain(ctx, &Recipient::of(&message, customer), purpose).await?;
+        let decision = self
+            .explain(ctx, &Recipient::of(&message, customer), purpose)
+            .await?;
         if decision.allowed {
             return Ok(Permitted::new(message, decision));
         }
@@ -106,8 +121,13 @@ impl Gate {
     /// # Errors
     /// Those of the store; [`ErrorKind::Invalid`] for a badly named purpose.
     pub async fn explain(&self, ctx: &Context, recipient: &Recipient, purpose: &Purpose) -> Result<Decision> {
-        let decisions = self.explain_all(ctx, std::slice::from_ref(recipient), purpose).await?;
-        decisions.into_iter().next().ok_or_else(|| Error::unexpected("no decision about a recipient"))
+        let decisions = self
+            .explain_all(ctx, std::slice::from_ref(recipient), purpose)
+            .await?;
+        decisions
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::unexpected("no decision about a recipient"))
     }
 
     /// The decisions about many recipients, in their order, with three questions to the store per 200 of them.
@@ -137,11 +157,20 @@ impl Gate {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn consent(&self, ctx: &Context, recipient: &Recipient, purpose: &Purpose) -> Result<ConsentState> {
+    pub async fn consent(
+        &self,
+        ctx: &Context,
+        recipient: &Recipient,
+        purpose: &Purpose,
+    ) -> Result<ConsentState> {
         let key = self.key.of(recipient.kind, &recipient.address);
         let filter = Filter::eq("address_key", key).and(Filter::eq("purpose", purpose.name.as_str()));
         let events: Vec<ConsentEvent> = self.all(ctx, filter).await?;
-        Ok(ConsentState::derive(&events, recipient.customer, self.clock.now()))
+        Ok(ConsentState::derive(
+            &events,
+            recipient.customer,
+            self.clock.now(),
+        ))
     }
 
     /// An event to be recorded, at this moment.
@@ -266,11 +295,26 @@ impl Gate {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn unsuppress(&self, ctx: &Context, address: &Address, scope: &SuppressionScope) -> Result<bool> {
-        let filter = Filter::eq("address_key", self.key.of_address(address)).and(Filter::eq("scope", scope.to_string()));
-        let found = self.store.find(ctx, &SUPPRESSION, &Query::new(filter).limit(1)).await?;
-        let Some(stored) = found.items.first() else { return Ok(false) };
-        match self.store.apply(ctx, &[Write::delete(&SUPPRESSION, stored.id, None)]).await {
+    pub async fn unsuppress(
+        &self,
+        ctx: &Context,
+        address: &Address,
+        scope: &SuppressionScope,
+    ) -> Result<bool> {
+        let filter = Filter::eq("address_key", self.key.of_address(address))
+            .and(Filter::eq("scope", scope.to_string()));
+        let found = self
+            .store
+            .find(ctx, &SUPPRESSION, &Query::new(filter).limit(1))
+            .await?;
+        let Some(stored) = found.items.first() else {
+            return Ok(false);
+        };
+        match self
+            .store
+            .apply(ctx, &[Write::delete(&SUPPRESSION, stored.id, None)])
+            .await
+        {
             Ok(_) => Ok(true),
             // Somebody else lifted it at the same time.
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
@@ -292,13 +336,19 @@ impl Gate {
     }
 
     async fn all<E: Entity>(&self, ctx: &Context, filter: Filter) -> Result<Vec<E>> {
-        self.stored(ctx, E::schema(), filter).await?.into_iter().map(E::from_stored).collect()
+        self.stored(ctx, E::schema(), filter)
+            .await?
+            .into_iter()
+            .map(E::from_stored)
+            .collect()
     }
 }
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("store", &self.store.info().name).finish_non_exhaustive()
+        f.debug_struct("Gate")
+            .field("store", &self.store.info().name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -314,20 +364,41 @@ impl Facts {
     async fn load(gate: &Gate, ctx: &Context, recipients: &[Recipient], purpose: &Purpose) -> Result<Self> {
         let mut facts = Self::default();
         let customers: BTreeSet<Uuid> = recipients.iter().map(|r| r.customer.uuid()).collect();
-        let keys: BTreeSet<String> = recipients.iter().map(|r| gate.key.of(r.kind, &r.address)).collect();
-        for stored in gate.stored(ctx, &CONTACT_POINT, Filter::one_of("customer_id", customers)).await? {
+        let keys: BTreeSet<String> = recipients
+            .iter()
+            .map(|r| gate.key.of(r.kind, &r.address))
+            .collect();
+        for stored in gate
+            .stored(ctx, &CONTACT_POINT, Filter::one_of("customer_id", customers))
+            .await?
+        {
             let r = &stored.record;
             let kind = r.text("kind")?.parse().map_err(|_| r.damaged("kind"))?;
             let state = r.text("state")?.parse().map_err(|_| r.damaged("state"))?;
-            facts.contacts.insert((r.uuid("customer_id")?.into(), kind, r.text("value")?.to_owned()), state);
+            facts.contacts.insert(
+                (r.uuid("customer_id")?.into(), kind, r.text("value")?.to_owned()),
+                state,
+            );
         }
-        for suppression in gate.all::<Suppression>(ctx, Filter::one_of("address_key", keys.clone())).await? {
-            facts.suppressions.entry(suppression.address_key.clone()).or_default().push(suppression);
+        for suppression in gate
+            .all::<Suppression>(ctx, Filter::one_of("address_key", keys.clone()))
+            .await?
+        {
+            facts
+                .suppressions
+                .entry(suppression.address_key.clone())
+                .or_default()
+                .push(suppression);
         }
         if purpose.needs_consent() {
-            let filter = Filter::one_of("address_key", keys).and(Filter::eq("purpose", purpose.name.as_str()));
+            let filter =
+                Filter::one_of("address_key", keys).and(Filter::eq("purpose", purpose.name.as_str()));
             for event in gate.all::<ConsentEvent>(ctx, filter).await? {
-                facts.consents.entry(event.address_key.clone()).or_default().push(event);
+                facts
+                    .consents
+                    .entry(event.address_key.clone())
+                    .or_default()
+                    .push(event);
             }
         }
         Ok(facts)
@@ -339,7 +410,14 @@ impl Facts {
         Decision { allowed, trace }
     }
 
-    fn ask(&self, trace: &mut Vec<String>, r: &Recipient, key: &str, purpose: &Purpose, now: Timestamp) -> bool {
+    fn ask(
+        &self,
+        trace: &mut Vec<String>,
+        r: &Recipient,
+        key: &str,
+        purpose: &Purpose,
+        now: Timestamp,
+    ) -> bool {
         match self.contacts.get(&(r.customer, r.kind, r.address.clone())) {
             None => {
                 trace.push("contact: the address is no contact point of this customer".to_owned());
@@ -351,9 +429,19 @@ impl Facts {
             }
             Some(state) => trace.push(format!("contact: the customer's own, {}", state.as_str())),
         }
-        let covering = self.suppressions.get(key).into_iter().flatten().find(|s| s.scope.covers(purpose));
+        let covering = self
+            .suppressions
+            .get(key)
+            .into_iter()
+            .flatten()
+            .find(|s| s.scope.covers(purpose));
         if let Some(found) = covering {
-            trace.push(format!("suppression: {} since {} ({})", found.scope, found.created_at, found.reason.as_str()));
+            trace.push(format!(
+                "suppression: {} since {} ({})",
+                found.scope,
+                found.created_at,
+                found.reason.as_str()
+            ));
             return false;
         }
         trace.push("suppression: none".to_owned());

@@ -56,4 +56,9 @@ impl Decision {
     pub fn last(&self) -> &str {
         self.trace.last().map_or("no rule was asked", String::as_str)
     }
+
+    /// The name of the last rule asked: `contact`, `suppression` or `consent`.
+    pub fn rule(&self) -> &str {
+        self.last().split(':').next().unwrap_or_default()
+    }
 }

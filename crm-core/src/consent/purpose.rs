@@ -43,7 +43,11 @@ impl Purpose {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] on `field=purpose` when the name has other characters.
     pub fn new(name: &str, class: PurposeClass, legal_basis: LegalBasis) -> Result<Self> {
-        let purpose = Self { name: name.to_owned(), class, legal_basis };
+        let purpose = Self {
+            name: name.to_owned(),
+            class,
+            legal_basis,
+        };
         purpose.validate()?;
         Ok(purpose)
     }
@@ -71,12 +75,17 @@ impl Purpose {
     pub fn validate(&self) -> Result<()> {
         let plain = (1..=64).contains(&self.name.len())
             && self.name.starts_with(|c: char| c.is_ascii_lowercase())
-            && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+            && self
+                .name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
         if plain {
             Ok(())
         } else {
-            Err(Error::invalid("a purpose is named with 1 to 64 of a-z, 0-9, '-', '_', a letter first")
-                .with("field", "purpose"))
+            Err(
+                Error::invalid("a purpose is named with 1 to 64 of a-z, 0-9, '-', '_', a letter first")
+                    .with("field", "purpose"),
+            )
         }
     }
 
@@ -93,11 +102,19 @@ mod tests {
     #[test]
     fn names_are_plain_and_marketing_always_needs_consent() {
         for wrong in ["", "News", "9", "a b", "a:b", &"x".repeat(65)] {
-            assert_eq!(Purpose::marketing(wrong).unwrap_err().context("field"), Some("purpose"), "{wrong}");
+            assert_eq!(
+                Purpose::marketing(wrong).unwrap_err().context("field"),
+                Some("purpose"),
+                "{wrong}"
+            );
         }
         let soft = Purpose::new("offers", PurposeClass::Marketing, LegalBasis::LegitimateInterest).unwrap();
         assert!(soft.needs_consent());
         assert!(!Purpose::transactional("receipt").unwrap().needs_consent());
-        assert!(Purpose::new("survey", PurposeClass::Transactional, LegalBasis::Consent).unwrap().needs_consent());
+        assert!(
+            Purpose::new("survey", PurposeClass::Transactional, LegalBasis::Consent)
+                .unwrap()
+                .needs_consent()
+        );
     }
 }

@@ -23,8 +23,10 @@ impl AddressKey {
     pub fn new(secret: &Secret) -> Result<Self> {
         let bytes = secret.expose().as_bytes();
         if bytes.len() < 16 {
-            return Err(Error::config("the secret for addresses is too short; use at least 16 random bytes")
-                .with("setting", "address_key"));
+            return Err(
+                Error::config("the secret for addresses is too short; use at least 16 random bytes")
+                    .with("setting", "address_key"),
+            );
         }
         let mac = Hmac::new_from_slice(bytes)
             .map_err(|_| Error::config("not usable as a key").with("setting", "address_key"))?;
@@ -37,12 +39,15 @@ impl AddressKey {
         mac.update(kind.as_str().as_bytes());
         mac.update(&[0]);
         mac.update(canonical.as_bytes());
-        mac.finalize().into_bytes().iter().fold(String::with_capacity(64), |mut hex, byte| {
-            for nibble in [byte >> 4, byte & 15] {
-                hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-            }
-            hex
-        })
+        mac.finalize()
+            .into_bytes()
+            .iter()
+            .fold(String::with_capacity(64), |mut hex, byte| {
+                for nibble in [byte >> 4, byte & 15] {
+                    hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+                }
+                hex
+            })
     }
 
     /// The keyed hash of an address.
@@ -99,7 +104,10 @@ impl FromStr for SuppressionScope {
             ("all", _) => Ok(Self::All),
             ("marketing", _) => Ok(Self::Marketing),
             (_, Some(name)) if !name.is_empty() => Ok(Self::Purpose(name.to_owned())),
-            _ => Err(Error::invalid("a suppression covers all, marketing or purpose:<name>").with("field", "scope")),
+            _ => Err(
+                Error::invalid("a suppression covers all, marketing or purpose:<name>")
+                    .with("field", "scope"),
+            ),
         }
     }
 }
@@ -132,9 +140,15 @@ impl SuppressionReason {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Unsubscribed, Self::Complaint, Self::Undeliverable, Self::Erased, Self::Manual]
-            .into_iter()
-            .find(|reason| reason.as_str() == text)
+        [
+            Self::Unsubscribed,
+            Self::Complaint,
+            Self::Undeliverable,
+            Self::Erased,
+            Self::Manual,
+        ]
+        .into_iter()
+        .find(|reason| reason.as_str() == text)
     }
 }
 
@@ -211,7 +225,12 @@ mod tests {
         assert_eq!(key.of(ContactKind::Email, "ana@example.com"), EXPECTED);
         assert_ne!(key.of(ContactKind::Phone, "ana@example.com"), EXPECTED);
         assert_eq!(format!("{key:?}"), "AddressKey(REDACTED)");
-        assert!(AddressKey::new(&Secret::new("short")).unwrap_err().to_string().contains("setting=address_key"));
+        assert!(
+            AddressKey::new(&Secret::new("short"))
+                .unwrap_err()
+                .to_string()
+                .contains("setting=address_key")
+        );
     }
 
     const EXPECTED: &str = "cfdf2409b06c993458a048daaf9a2a8819ec22aa65940ad443cc1d353c4730da";
@@ -220,11 +239,18 @@ mod tests {
     fn scopes_cover_what_they_say() {
         let news = Purpose::marketing("news").unwrap();
         let receipt = Purpose::transactional("receipt").unwrap();
-        for (scope, on_news, on_receipt) in
-            [("all", true, true), ("marketing", true, false), ("purpose:news", true, false), ("purpose:receipt", false, true)]
-        {
+        for (scope, on_news, on_receipt) in [
+            ("all", true, true),
+            ("marketing", true, false),
+            ("purpose:news", true, false),
+            ("purpose:receipt", false, true),
+        ] {
             let scope: SuppressionScope = scope.parse().unwrap();
-            assert_eq!((scope.covers(&news), scope.covers(&receipt)), (on_news, on_receipt), "{scope}");
+            assert_eq!(
+                (scope.covers(&news), scope.covers(&receipt)),
+                (on_news, on_receipt),
+                "{scope}"
+            );
             assert_eq!(scope.to_string().parse::<SuppressionScope>().unwrap(), scope);
         }
         assert!("purpose:".parse::<SuppressionScope>().is_err());

@@ -1,0 +1,18 @@
+//! The tests of this crate against in-memory providers, a scripted SMTP server, and a real one where there is one.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod campaign;
+mod common;
+mod crash;
+mod dispatch;
+mod gate;
+#[cfg(feature = "smtp")]
+mod postfix;
+#[cfg(feature = "smtp")]
+mod wire;

@@ -1,0 +1,248 @@
+//! Against a real Postfix (`scripts/services up postfix`): TLS, log-in, refusals; the Maildir is the oracle.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crm_channels::mail::{SmtpConfig, SmtpMailer};
+use crm_channels::{Audience, CampaignPlan, OutboxState, Template};
+use crm_core::capability::Mailer;
+use crm_core::{ErrorKind, Health, IdSource, Provider, Secret};
+
+use crate::common::{World, mailbox, news};
+use crate::wire::permitted;
+
+struct Postfix {
+    url: String,
+    smtps: String,
+    ca: PathBuf,
+    maildir: PathBuf,
+}
+
+impl Postfix {
+    /// The server of the environment; without one the test says loudly that it did not run, and fails where servers are
+    /// required.
+    fn find(test: &str) -> Option<Self> {
+        let get = |name: &str| std::env::var(format!("OPEN_CRM_TEST_SMTP{name}")).ok();
+        let found = (|| {
+            Some(Self {
+                url: get("_URL")?,
+                smtps: get("S_URL")?,
+                ca: get("_CA")?.into(),
+                maildir: get("_MAILDIR")?.into(),
+            })
+        })();
+        if found.is_none() {
+            assert!(
+                std::env::var_os("OPEN_CRM_REQUIRE_BACKENDS").is_none(),
+                "{test}: OPEN_CRM_REQUIRE_BACKENDS is set, but OPEN_CRM_TEST_SMTP_URL and its neighbours are not"
+            );
+            println!(
+                "SKIPPED: {test}: set OPEN_CRM_TEST_SMTP_URL and its neighbours (scripts/services up postfix)"
+            );
+        }
+        found
+    }
+
+    fn config(&self, url: &str) -> SmtpConfig {
+        let mut config = SmtpConfig::from_url(url).unwrap();
+        config.ca_file = Some(self.ca.clone());
+        config
+    }
+
+    fn mailer(&self) -> Arc<dyn Mailer> {
+        Arc::new(SmtpMailer::build("postfix", self.config(&self.url)).unwrap())
+    }
+
+    /// How many mails with this text have arrived; waits for `wanted` of them, for delivery takes a moment.
+    async fn arrived(&self, text: &str, wanted: usize) -> Vec<String> {
+        let mut found = Vec::new();
+        for _ in 0..100 {
+            found = std::fs::read_dir(self.maildir.join("new"))
+                .unwrap()
+                .filter_map(|file| std::fs::read(file.ok()?.path()).ok())
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .filter(|mail| mail.contains(text))
+                .collect();
+            if found.len() >= wanted {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        found
+    }
+}
+
+/// A word that no other run of these tests uses.
+fn mark() -> String {
+    format!("mark-{}", crm_core::RandomIds::shared().fresh().simple())
+}
+
+#[tokio::test]
+async fn mail_arrives_over_starttls_and_over_tls_from_the_start() {
+    let Some(postfix) = Postfix::find("mail_arrives_over_starttls_and_over_tls_from_the_start") else {
+        return;
+    };
+    let w = World::new().await;
+    for url in [&postfix.url, &postfix.smtps] {
+        let mailer = SmtpMailer::build("postfix", postfix.config(url)).unwrap();
+        assert_eq!(mailer.check().await.unwrap(), Health::Ready);
+        let (mark, to) = (mark(), format!("{}@test.example", mark()));
+        let mut mail = w.mail(&to);
+        mail.text = format!("{mark}\n.\nGrüße aus Tartu\n");
+        let id = mail.message_id();
+        let receipt = mailer.send(&w.ctx, &permitted(&w, mail).await).await.unwrap();
+        assert!(!receipt.provider_ref.is_empty() && !receipt.detail.unwrap().contains('@'));
+        // The text is encoded on the way; the Message-ID is what is looked for.
+        let arrived = postfix.arrived(&id, 1).await;
+        assert_eq!(arrived.len(), 1);
+        assert!(
+            arrived[0].contains(&format!("X-Original-To: {to}")),
+            "{}",
+            arrived[0]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_name_or_authority_is_refused() {
+    let Some(postfix) = Postfix::find("a_certificate_of_another_name_or_authority_is_refused") else {
+        return;
+    };
+    let w = World::new().await;
+    let permitted = permitted(&w, w.mail("ana@test.example")).await;
+    for url in [&postfix.url, &postfix.smtps] {
+        // The right authority, a name the certificate does not carry (127.0.0.2 is this machine too).
+        let mut other_name = postfix.config(url);
+        other_name.host = "ip6-localhost".into();
+        // The right name, the public authorities instead of the private one.
+        let mut other_authority = postfix.config(url);
+        other_authority.ca_file = None;
+        for config in [other_name, other_authority] {
+            let named = config.host.clone();
+            let error = SmtpMailer::build("x", config)
+                .unwrap()
+                .send(&w.ctx, &permitted)
+                .await
+                .unwrap_err();
+            if named == "localhost" {
+                assert_eq!(
+                    (error.kind(), error.context("setting")),
+                    (ErrorKind::Config, Some("host")),
+                    "{error:?}"
+                );
+            } else {
+                // Where the name does not resolve to this machine, it is not reached at all.
+                assert!(
+                    matches!(error.kind(), ErrorKind::Config | ErrorKind::Unavailable),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_our_own_trouble() {
+    let Some(postfix) = Postfix::find("a_wrong_password_is_our_own_trouble") else {
+        return;
+    };
+    let w = World::new().await;
+    let mut config = postfix.config(&postfix.url);
+    config.password = Some(Secret::new("hunter22"));
+    let mailer: Arc<dyn Mailer> = Arc::new(SmtpMailer::build("postfix", config).unwrap());
+    let error = mailer
+        .send(&w.ctx, &permitted(&w, w.mail("ana@test.example")).await)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+    assert!(!format!("{error:?}").contains("hunter22"));
+    let bo = w.subscriber("Bo", "bo@test.example").await;
+    let id = w.enqueue(bo, "bo@test.example", news()).await;
+    let report = w
+        .outreach_with(vec![mailer])
+        .dispatcher()
+        .unwrap()
+        .drain(&w.ctx)
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.paused, report.failed),
+        (Some(ErrorKind::Unauthenticated), 0)
+    );
+    assert_eq!(w.state(id).await, OutboxState::Queued);
+}
+
+#[tokio::test]
+async fn one_refused_recipient_among_ten_keeps_nobody_back() {
+    let Some(postfix) = Postfix::find("one_refused_recipient_among_ten_keeps_nobody_back") else {
+        return;
+    };
+    let w = World::new().await;
+    let mark = mark();
+    let mut members = Vec::new();
+    for i in 0..9 {
+        members.push(w.subscriber("Ana", &format!("{mark}.{i}@test.example")).await);
+    }
+    let refused = w.subscriber("Bo", "refused@test.example").await;
+    members.insert(3, refused);
+    let template = Template::new(&format!("Spring {mark}"), "Hello {{given_name}}").unwrap();
+    let from = mailbox("shop@example.com", "Shop");
+    let plan = CampaignPlan::new(&mark, Audience::Customers(members), news(), template, from);
+    let outreach = w.outreach_with(vec![postfix.mailer()]);
+    assert_eq!(outreach.launch(&w.ctx, &plan, |_| {}).await.unwrap().queued, 10);
+    let report = outreach.dispatcher().unwrap().drain(&w.ctx).await.unwrap();
+    assert_eq!((report.sent, report.failed), (9, 1));
+    let arrived = postfix.arrived(&format!("Spring {mark}"), 9).await;
+    assert_eq!(arrived.len(), 9, "nine files in the Maildir");
+    for i in 0..9 {
+        let to = format!("X-Original-To: {mark}.{i}@test.example");
+        assert_eq!(
+            arrived.iter().filter(|mail| mail.contains(&to)).count(),
+            1,
+            "{to}"
+        );
+    }
+    assert_eq!(w.contact_state(refused).await, "invalid");
+    let status = outreach.status(&w.ctx, &mark).await.unwrap();
+    assert_eq!(
+        (status.count(OutboxState::Sent), status.count(OutboxState::Failed)),
+        (9, 1)
+    );
+    // Launched again, nobody gets it twice.
+    assert_eq!(outreach.launch(&w.ctx, &plan, |_| {}).await.unwrap().queued, 0);
+    assert_eq!(
+        outreach
+            .dispatcher()
+            .unwrap()
+            .drain(&w.ctx)
+            .await
+            .unwrap()
+            .claimed,
+        0
+    );
+}
+
+#[tokio::test]
+async fn other_refusals_of_a_real_server_are_read_right() {
+    let Some(postfix) = Postfix::find("other_refusals_of_a_real_server_are_read_right") else {
+        return;
+    };
+    let w = World::new().await;
+    let mailer = postfix.mailer();
+    for (to, kind, blame) in [
+        ("deferred@test.example", ErrorKind::Unavailable, "later"),
+        ("full@test.example", ErrorKind::Invalid, "mailbox"),
+        ("policy@test.example", ErrorKind::PermissionDenied, "policy"),
+    ] {
+        let error = mailer
+            .send(&w.ctx, &permitted(&w, w.mail(to)).await)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.context("blame")),
+            (kind, Some(blame)),
+            "{error}"
+        );
+        assert_eq!(error.context("suppress"), None);
+    }
+}
