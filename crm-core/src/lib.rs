@@ -40,6 +40,7 @@ pub use context::{Actor, Context, TenantId};
 pub use customer::CustomerId;
 pub use error::{Effect, Error, ErrorKind, Result, Retry};
 pub use id::{Id, IdSource, RandomIds, SeededIds, Uuid};
+pub use layered::Layered;
 pub use matrix::Matrix;
 pub use provider::{Health, Provider, ProviderInfo};
 pub use registry::Registry;

@@ -8,3 +8,5 @@
 
 mod broken;
 mod memory;
+mod policy;
+mod registry;
