@@ -29,7 +29,7 @@ impl Matrix {
     /// [`crate::ErrorKind::Invalid`] when the length does not fit, there is no column, or a value is not finite
     /// (naming its row and column).
     pub fn new(columns: Vec<String>, data: Vec<f64>) -> Result<Self> {
-        if columns.is_empty() || data.len() % columns.len() != 0 {
+        if columns.is_empty() || !data.len().is_multiple_of(columns.len()) {
             return Err(Error::invalid("the number of values is not a multiple of the number of columns")
                 .with("values", data.len())
                 .with("columns", columns.len()));
