@@ -23,9 +23,15 @@
 //! assert!(!format!("{note:?}").contains("jazz"), "personal data stays out of Debug");
 //! ```
 
+mod value;
+mod write;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use value::Value;
+pub use write::{OnConflict, Outcome, Write};
 
 use crate::{Error, Result, Timestamp, Uuid};
 
@@ -85,7 +91,12 @@ pub struct Field {
 impl Field {
     /// A required field that says nothing about a person.
     pub const fn new(name: &'static str, ty: FieldType) -> Self {
-        Self { name, ty, nullable: false, privacy: Privacy::None }
+        Self {
+            name,
+            ty,
+            nullable: false,
+            privacy: Privacy::None,
+        }
     }
 
     /// The same field, but it may be absent.
@@ -124,12 +135,20 @@ pub struct Index {
 impl Index {
     /// An index that only speeds up.
     pub const fn new(name: &'static str, fields: &'static [&'static str]) -> Self {
-        Self { name, fields, unique: false }
+        Self {
+            name,
+            fields,
+            unique: false,
+        }
     }
 
     /// An index that also forbids duplicates within a tenant.
     pub const fn unique(name: &'static str, fields: &'static [&'static str]) -> Self {
-        Self { name, fields, unique: true }
+        Self {
+            name,
+            fields,
+            unique: true,
+        }
     }
 }
 
@@ -158,20 +177,33 @@ impl Schema {
         let named = |name: &str| {
             !name.is_empty()
                 && name.len() <= 63
-                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
                 && name.starts_with(|c: char| c.is_ascii_lowercase())
         };
         let wrong = |what: &'static str, name: &str| {
             Err(Error::config(what).with("schema", self.name).with("name", name))
         };
         if !named(self.name) {
-            return wrong("a schema is named with a-z, 0-9 and _, a letter first, at most 63", self.name);
+            return wrong(
+                "a schema is named with a-z, 0-9 and _, a letter first, at most 63",
+                self.name,
+            );
         }
         for (i, field) in self.fields.iter().enumerate() {
             if !named(field.name) || RESERVED.contains(&field.name) {
-                return wrong("a field is named with a-z, 0-9 and _, and not tenant, id or version", field.name);
+                return wrong(
+                    "a field is named with a-z, 0-9 and _, and not tenant, id or version",
+                    field.name,
+                );
             }
-            if self.fields.iter().skip(i + 1).any(|other| other.name == field.name) {
+            if self
+                .fields
+                .iter()
+                .skip(i + 1)
+                .any(|other| other.name == field.name)
+            {
                 return wrong("two fields of the same name", field.name);
             }
         }
@@ -190,142 +222,6 @@ impl Schema {
 /// The columns every store adds by itself.
 pub const RESERVED: [&str; 3] = ["tenant", "id", "version"];
 
-/// One value.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "value", rename_all = "lowercase")]
-pub enum Value {
-    /// Absent.
-    Null,
-    /// See [`FieldType::Bool`].
-    Bool(bool),
-    /// See [`FieldType::Int`].
-    Int(i64),
-    /// See [`FieldType::Float`].
-    Float(f64),
-    /// See [`FieldType::Text`].
-    Text(String),
-    /// See [`FieldType::Bytes`].
-    Bytes(Vec<u8>),
-    /// See [`FieldType::Timestamp`].
-    Timestamp(Timestamp),
-    /// See [`FieldType::Uuid`].
-    Uuid(Uuid),
-    /// See [`FieldType::Json`].
-    Json(serde_json::Value),
-}
-
-impl Value {
-    /// Its type; `None` for null.
-    pub fn ty(&self) -> Option<FieldType> {
-        Some(match self {
-            Self::Null => return None,
-            Self::Bool(_) => FieldType::Bool,
-            Self::Int(_) => FieldType::Int,
-            Self::Float(_) => FieldType::Float,
-            Self::Text(_) => FieldType::Text,
-            Self::Bytes(_) => FieldType::Bytes,
-            Self::Timestamp(_) => FieldType::Timestamp,
-            Self::Uuid(_) => FieldType::Uuid,
-            Self::Json(_) => FieldType::Json,
-        })
-    }
-
-    /// True for [`Value::Null`].
-    pub fn is_null(&self) -> bool {
-        matches!(self, Self::Null)
-    }
-
-    /// The text, if it is one.
-    pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The integer, if it is one.
-    pub fn as_int(&self) -> Option<i64> {
-        match self {
-            Self::Int(int) => Some(*int),
-            _ => None,
-        }
-    }
-
-    /// The number, if it is an integer or a float.
-    pub fn as_f64(&self) -> Option<f64> {
-        match self {
-            Self::Int(int) => Some(*int as f64),
-            Self::Float(float) => Some(*float),
-            _ => None,
-        }
-    }
-
-    /// The instant, if it is one.
-    pub fn as_timestamp(&self) -> Option<Timestamp> {
-        match self {
-            Self::Timestamp(time) => Some(*time),
-            _ => None,
-        }
-    }
-
-    /// The UUID, if it is one.
-    pub fn as_uuid(&self) -> Option<Uuid> {
-        match self {
-            Self::Uuid(uuid) => Some(*uuid),
-            _ => None,
-        }
-    }
-
-    /// The JSON document, if it is one.
-    pub fn as_json(&self) -> Option<&serde_json::Value> {
-        match self {
-            Self::Json(json) => Some(json),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Debug for Value {
-    /// Shows the type only: a value may be personal data.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ty() {
-            None => f.write_str("Null"),
-            Some(ty) => write!(f, "{ty:?}(..)"),
-        }
-    }
-}
-
-macro_rules! value_from {
-    ($($from:ty => |$v:ident| $into:expr),* $(,)?) => {$(
-        impl From<$from> for Value {
-            fn from($v: $from) -> Self { $into }
-        }
-    )*};
-}
-value_from! {
-    bool => |v| Self::Bool(v),
-    i64 => |v| Self::Int(v),
-    i32 => |v| Self::Int(i64::from(v)),
-    u32 => |v| Self::Int(i64::from(v)),
-    f64 => |v| Self::Float(v),
-    &str => |v| Self::Text(v.to_owned()),
-    String => |v| Self::Text(v),
-    Vec<u8> => |v| Self::Bytes(v),
-    Timestamp => |v| Self::Timestamp(v),
-    Uuid => |v| Self::Uuid(v),
-    serde_json::Value => |v| Self::Json(v),
-}
-impl<T: ?Sized> From<crate::Id<T>> for Value {
-    fn from(id: crate::Id<T>) -> Self {
-        Self::Uuid(id.uuid())
-    }
-}
-impl<T: Into<Value>> From<Option<T>> for Value {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
-    }
-}
-
 /// The values of one record, in the order of its schema.
 #[derive(Clone)]
 pub struct Record {
@@ -336,7 +232,10 @@ pub struct Record {
 impl Record {
     /// A record with every field absent.
     pub fn new(schema: &'static Schema) -> Self {
-        Self { schema, values: vec![Value::Null; schema.fields.len()] }
+        Self {
+            schema,
+            values: vec![Value::Null; schema.fields.len()],
+        }
     }
 
     /// A record from values in the schema's order.
@@ -382,9 +281,9 @@ impl Record {
     pub fn set(&mut self, field: &str, value: impl Into<Value>) -> Result<()> {
         let value = value.into();
         let Some((i, described)) = self.schema.field(field) else {
-            return Err(
-                Error::invalid("no such field").with("schema", self.schema.name).with("field", field)
-            );
+            return Err(Error::invalid("no such field")
+                .with("schema", self.schema.name)
+                .with("field", field));
         };
         check(self.schema, described, &value, true)?;
         if let Some(slot) = self.values.get_mut(i) {
@@ -423,7 +322,9 @@ impl Record {
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] when it is absent or of another type.
     pub fn text(&self, field: &'static str) -> Result<&str> {
-        self.get(field).and_then(Value::as_str).ok_or_else(|| self.damaged(field))
+        self.get(field)
+            .and_then(Value::as_str)
+            .ok_or_else(|| self.damaged(field))
     }
 
     /// A field as an integer. Errors as [`Record::text`].
@@ -431,7 +332,9 @@ impl Record {
     /// # Errors
     /// As [`Record::text`].
     pub fn int(&self, field: &'static str) -> Result<i64> {
-        self.get(field).and_then(Value::as_int).ok_or_else(|| self.damaged(field))
+        self.get(field)
+            .and_then(Value::as_int)
+            .ok_or_else(|| self.damaged(field))
     }
 
     /// A field as an instant.
@@ -439,7 +342,9 @@ impl Record {
     /// # Errors
     /// As [`Record::text`].
     pub fn timestamp(&self, field: &'static str) -> Result<Timestamp> {
-        self.get(field).and_then(Value::as_timestamp).ok_or_else(|| self.damaged(field))
+        self.get(field)
+            .and_then(Value::as_timestamp)
+            .ok_or_else(|| self.damaged(field))
     }
 
     /// A field as a UUID.
@@ -447,7 +352,9 @@ impl Record {
     /// # Errors
     /// As [`Record::text`].
     pub fn uuid(&self, field: &'static str) -> Result<Uuid> {
-        self.get(field).and_then(Value::as_uuid).ok_or_else(|| self.damaged(field))
+        self.get(field)
+            .and_then(Value::as_uuid)
+            .ok_or_else(|| self.damaged(field))
     }
 
     /// A field as a bool.
@@ -475,9 +382,12 @@ impl Record {
 
     /// The error for a stored value that is not what its schema says.
     pub fn damaged(&self, field: &'static str) -> Error {
-        Error::new(crate::ErrorKind::Corrupt, "a stored value is not what its schema says")
-            .with("schema", self.schema.name)
-            .with("field", field)
+        Error::new(
+            crate::ErrorKind::Corrupt,
+            "a stored value is not what its schema says",
+        )
+        .with("schema", self.schema.name)
+        .with("field", field)
     }
 }
 
@@ -499,7 +409,9 @@ impl fmt::Debug for Record {
 
 pub(crate) fn check(schema: &Schema, field: &Field, value: &Value, null_ok: bool) -> Result<()> {
     let wrong = |message: &'static str| {
-        Err(Error::invalid(message).with("schema", schema.name).with("field", field.name))
+        Err(Error::invalid(message)
+            .with("schema", schema.name)
+            .with("field", field.name))
     };
     match value {
         Value::Null if null_ok => return Ok(()),
@@ -513,7 +425,9 @@ pub(crate) fn check(schema: &Schema, field: &Field, value: &Value, null_ok: bool
         Value::Float(float) if !float.is_finite() => wrong("NaN and infinite numbers cannot be stored"),
         Value::Text(text) if text.contains('\0') => wrong("text with a NUL character cannot be stored"),
         Value::Text(text) if text.len() > MAX_VALUE_BYTES => wrong("text longer than 1 MiB cannot be stored"),
-        Value::Bytes(bytes) if bytes.len() > MAX_VALUE_BYTES => wrong("more than 1 MiB of bytes cannot be stored"),
+        Value::Bytes(bytes) if bytes.len() > MAX_VALUE_BYTES => {
+            wrong("more than 1 MiB of bytes cannot be stored")
+        }
         Value::Json(json) => check_json(json).or_else(wrong),
         _ => Ok(()),
     }
@@ -549,108 +463,6 @@ pub struct Stored {
     pub record: Record,
 }
 
-/// What to do when an inserted record's id or unique key is already there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnConflict {
-    /// The whole unit of work fails with [`crate::ErrorKind::Conflict`], naming the index.
-    #[default]
-    Fail,
-    /// This record is left out; the rest goes on. The way to take in events at least once.
-    Skip,
-}
-
-/// One write of a unit of work.
-#[derive(Debug, Clone)]
-pub enum Write {
-    /// Adds a record with version 1.
-    Insert {
-        /// The new record's id.
-        id: Uuid,
-        /// Its values.
-        record: Record,
-        /// What to do when it is already there.
-        on_conflict: OnConflict,
-    },
-    /// Replaces all values of a record that still has version `expected`; the version grows by one.
-    Update {
-        /// The record's id.
-        id: Uuid,
-        /// The version the new values were based on.
-        expected: Version,
-        /// The new values.
-        record: Record,
-    },
-    /// Replaces or adds a record whatever its version: for records of one owner (checkpoints, caches).
-    Put {
-        /// The record's id.
-        id: Uuid,
-        /// Its values.
-        record: Record,
-    },
-    /// Removes a record; [`crate::ErrorKind::Conflict`] when it is gone or has another version.
-    Delete {
-        /// The record's kind.
-        schema: &'static Schema,
-        /// The record's id.
-        id: Uuid,
-        /// The version it must have; any when `None`.
-        expected: Option<Version>,
-    },
-}
-
-impl Write {
-    /// An insert that fails when the record is already there.
-    pub fn insert(id: impl Into<Uuid>, record: Record) -> Self {
-        Self::Insert { id: id.into(), record, on_conflict: OnConflict::Fail }
-    }
-
-    /// An insert that is left out when the record is already there.
-    pub fn insert_or_skip(id: impl Into<Uuid>, record: Record) -> Self {
-        Self::Insert { id: id.into(), record, on_conflict: OnConflict::Skip }
-    }
-
-    /// An update of the record at version `expected`.
-    pub fn update(id: impl Into<Uuid>, expected: Version, record: Record) -> Self {
-        Self::Update { id: id.into(), expected, record }
-    }
-
-    /// A blind write.
-    pub fn put(id: impl Into<Uuid>, record: Record) -> Self {
-        Self::Put { id: id.into(), record }
-    }
-
-    /// A removal.
-    pub fn delete(schema: &'static Schema, id: impl Into<Uuid>, expected: Option<Version>) -> Self {
-        Self::Delete { schema, id: id.into(), expected }
-    }
-
-    /// The schema of the record written.
-    pub fn schema(&self) -> &'static Schema {
-        match self {
-            Self::Insert { record, .. } | Self::Update { record, .. } | Self::Put { record, .. } => record.schema(),
-            Self::Delete { schema, .. } => schema,
-        }
-    }
-
-    /// The id of the record written.
-    pub fn id(&self) -> Uuid {
-        match self {
-            Self::Insert { id, .. } | Self::Update { id, .. } | Self::Put { id, .. } | Self::Delete { id, .. } => *id,
-        }
-    }
-}
-
-/// What one write of a unit of work did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The record is there with this version.
-    Written(Version),
-    /// The insert was left out: the record was already there.
-    Skipped,
-    /// The record is gone.
-    Deleted,
-}
-
 /// A type that is stored as one record.
 pub trait Entity: Sized + Send + Sync {
     /// The shape of its record.
@@ -672,14 +484,16 @@ pub trait Entity: Sized + Send + Sync {
     fn from_stored(stored: Stored) -> Result<Self>;
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     static ODD: Schema = Schema {
         name: "odd",
-        fields: &[Field::new("a", FieldType::Text), Field::new("f", FieldType::Float).nullable()],
+        fields: &[
+            Field::new("a", FieldType::Text),
+            Field::new("f", FieldType::Float).nullable(),
+        ],
         indexes: &[Index::unique("odd_a", &["b"])],
     };
 
@@ -693,8 +507,17 @@ mod tests {
         let mut record = Record::new(&ODD);
         assert!(record.set("a", "x\0y").is_err());
         assert!(record.set("f", f64::NAN).is_err() && record.set("f", f64::INFINITY).is_err());
-        assert!(record.set("f", 1_i64).is_err(), "an integer is not silently made a float");
-        assert!(record.set("nope", 1_i64).unwrap_err().to_string().contains("field=nope"));
+        assert!(
+            record.set("f", 1_i64).is_err(),
+            "an integer is not silently made a float"
+        );
+        assert!(
+            record
+                .set("nope", 1_i64)
+                .unwrap_err()
+                .to_string()
+                .contains("field=nope")
+        );
         assert!(record.set("a", "x".repeat(MAX_VALUE_BYTES + 1)).is_err());
     }
 }
