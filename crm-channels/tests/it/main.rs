@@ -1,10 +1,12 @@
 //! The tests of this crate against in-memory providers, a scripted SMTP server, and a real one where there is one.
 #![allow(
     missing_docs,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    clippy::print_stdout
 )]
 
 mod campaign;

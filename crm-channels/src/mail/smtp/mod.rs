@@ -323,17 +323,15 @@ impl Provider for SmtpMailer {
     }
 
     async fn check(&self) -> Result<Health> {
-        let mut open = match self.kept() {
-            Some(open) => open,
-            None => self.connect().await?,
-        };
-        answered(
-            Phase::Connect,
-            self.config.commanding(),
-            open.connection.command(Noop),
-            "",
-        )
-        .await?;
+        let limit = self.config.commanding();
+        // A kept connection that the server closed meanwhile says nothing about the server.
+        if let Some(mut open) = self.kept()
+            && let Ok(Ok(_)) = tokio::time::timeout(limit, open.connection.command(Noop)).await
+        {
+            self.keep(open);
+            return Ok(Health::Ready);
+        }
+        let open = self.connect().await?;
         self.keep(open);
         Ok(Health::Ready)
     }
