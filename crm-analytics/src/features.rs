@@ -110,7 +110,10 @@ impl FeaturePlan {
     }
     /// The names of the columns, in order.
     pub fn columns(&self) -> Vec<String> {
-        RFM.iter().map(|name| (*name).to_owned()).chain(self.profile.iter().map(FieldRef::to_string)).collect()
+        RFM.iter()
+            .map(|name| (*name).to_owned())
+            .chain(self.profile.iter().map(FieldRef::to_string))
+            .collect()
     }
 
     /// Reads the features; `progress` is told the customers read so far.
@@ -126,24 +129,38 @@ impl FeaturePlan {
         store: &dyn RecordStore,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Features> {
-        let (currency, orders) = self.orders(ctx, store).await.map_err(|e| e.operation("features.read"))?;
-        let mut report = FeatureReport { currency, ..FeatureReport::default() };
+        let (currency, orders) = self
+            .orders(ctx, store)
+            .await
+            .map_err(|e| e.operation("features.read"))?;
+        let mut report = FeatureReport {
+            currency,
+            ..FeatureReport::default()
+        };
         let mut ids: Vec<CustomerId> = Vec::new();
         let mut values: [Vec<f64>; 4] = Default::default();
         let mut profile = Table::default();
         let mut matched = 0;
-        let fields = [FieldRef::from("id"), FieldRef::from("created_at")].into_iter().chain(self.profile.iter().cloned());
+        let fields = [FieldRef::from("id"), FieldRef::from("created_at")]
+            .into_iter()
+            .chain(self.profile.iter().cloned());
         let scan = Scan::new(self.customers.clone(), fields);
         store
             .scan(ctx, &CUSTOMER, &scan, &mut |chunk: Table| {
                 let mut columns = chunk.into_columns().into_iter();
                 let (Some(id), Some(created)) = (columns.next(), columns.next()) else {
-                    return Err(Error::unexpected("the store answered a scan without the columns asked for"));
+                    return Err(Error::unexpected(
+                        "the store answered a scan without the columns asked for",
+                    ));
                 };
                 let mut keep = Vec::with_capacity(id.len());
                 for row in 0..id.len() {
-                    let customer = id.uuid_at(row).ok_or_else(|| Error::unexpected("a customer without an id"))?;
-                    let since_created = created.timestamp_at(row).map_or(0.0, |at| self.days_before(at.as_micros()));
+                    let customer = id
+                        .uuid_at(row)
+                        .ok_or_else(|| Error::unexpected("a customer without an id"))?;
+                    let since_created = created
+                        .timestamp_at(row)
+                        .map_or(0.0, |at| self.days_before(at.as_micros()));
                     let found = orders.get(&customer);
                     report.customers += 1;
                     let numbers = match found {
@@ -151,7 +168,12 @@ impl FeaturePlan {
                             matched += 1;
                             report.with_orders += 1;
                             report.orders += o.count as u64;
-                            [self.days_before(o.last), o.count, self.money(o), self.days_before(o.first)]
+                            [
+                                self.days_before(o.last),
+                                o.count,
+                                self.money(o),
+                                self.days_before(o.first),
+                            ]
                         }
                         None => [since_created, 0.0, 0.0, since_created],
                     };
@@ -159,12 +181,17 @@ impl FeaturePlan {
                     keep.push(kept);
                     if kept {
                         ids.push(customer.into());
-                        values.iter_mut().zip(numbers).for_each(|(column, value)| column.push(value));
+                        values
+                            .iter_mut()
+                            .zip(numbers)
+                            .for_each(|(column, value)| column.push(value));
                     } else {
                         report.left_out += 1;
                     }
                 }
-                let columns = columns.map(|column| select(column, &keep)).collect::<Result<Vec<_>>>()?;
+                let columns = columns
+                    .map(|column| select(column, &keep))
+                    .collect::<Result<Vec<_>>>()?;
                 if !columns.is_empty() {
                     profile.append(Table::new(columns)?)?;
                 }
@@ -192,7 +219,11 @@ impl FeaturePlan {
         Ok(Features { ids, table, report })
     }
 
-    async fn orders(&self, ctx: &Context, store: &dyn RecordStore) -> Result<(Option<String>, HashMap<Uuid, Orders>)> {
+    async fn orders(
+        &self,
+        ctx: &Context,
+        store: &dyn RecordStore,
+    ) -> Result<(Option<String>, HashMap<Uuid, Orders>)> {
         let mut filter = Filter::lt("at", self.as_of);
         let currency = match &self.currency {
             Some(code) => {
@@ -200,7 +231,9 @@ impl FeaturePlan {
                 Some(code.clone())
             }
             None => {
-                let found = store.aggregate(ctx, &ORDER, &Aggregate::new(filter.clone()).by("currency")).await?;
+                let found = store
+                    .aggregate(ctx, &ORDER, &Aggregate::new(filter.clone()).by("currency"))
+                    .await?;
                 let codes = found.column("currency")?;
                 let codes: Vec<&str> = (0..codes.len()).filter_map(|row| codes.text_at(row)).collect();
                 if codes.len() > 1 {
@@ -227,10 +260,16 @@ impl FeaturePlan {
         for row in 0..table.rows() {
             let one = (|| {
                 let at = |c: &Column| c.timestamp_at(row).map(Timestamp::as_micros);
-                let of = Orders { count: count.f64_at(row)?, sum: sum.f64_at(row)?, first: at(first)?, last: at(last)? };
+                let of = Orders {
+                    count: count.f64_at(row)?,
+                    sum: sum.f64_at(row)?,
+                    first: at(first)?,
+                    last: at(last)?,
+                };
                 Some((id.uuid_at(row)?, of))
             })();
-            let (id, of) = one.ok_or_else(|| Error::unexpected("the store answered a sum without a value"))?;
+            let (id, of) =
+                one.ok_or_else(|| Error::unexpected("the store answered a sum without a value"))?;
             orders.insert(id, of);
         }
         Ok((currency, orders))
@@ -307,9 +346,11 @@ pub fn to_matrix(table: &Table) -> Result<Matrix> {
         match column.data() {
             ColumnData::Uuid(_) => continue,
             ColumnData::Text(_) | ColumnData::Timestamp(_) => {
-                return Err(Error::invalid("a model needs numbers; cast the column, make dummies of it, or drop it")
-                    .operation("features.matrix")
-                    .with("column", column.name()));
+                return Err(Error::invalid(
+                    "a model needs numbers; cast the column, make dummies of it, or drop it",
+                )
+                .operation("features.matrix")
+                .with("column", column.name()));
             }
             _ => columns.push(column),
         }
@@ -349,10 +390,18 @@ struct ScaledColumn {
 impl ScaledColumn {
     /// `ln(1 + |x|)` with the sign of `x`: also refunds have a place.
     fn bend(&self, value: f64) -> f64 {
-        if self.log { value.abs().ln_1p().copysign(value) } else { value }
+        if self.log {
+            value.abs().ln_1p().copysign(value)
+        } else {
+            value
+        }
     }
     fn scale(&self, value: f64) -> f64 {
-        if self.is_constant() { 0.0 } else { (self.bend(value) - self.mean) / self.deviation }
+        if self.is_constant() {
+            0.0
+        } else {
+            (self.bend(value) - self.mean) / self.deviation
+        }
     }
     fn is_constant(&self) -> bool {
         self.deviation <= 1e-12 * self.mean.abs()
@@ -376,13 +425,23 @@ impl Scaling {
         }
         let n = x.rows() as f64;
         let columns = x.columns().iter().enumerate().map(|(col, name)| {
-            let mut column = ScaledColumn { name: name.clone(), log: logs.contains(name), mean: 0.0, deviation: 1.0 };
+            let mut column = ScaledColumn {
+                name: name.clone(),
+                log: logs.contains(name),
+                mean: 0.0,
+                deviation: 1.0,
+            };
             column.mean = x.iter_col(col).map(|v| column.bend(v)).sum::<f64>() / n;
-            let squares: f64 = x.iter_col(col).map(|v| (column.bend(v) - column.mean).powi(2)).sum();
+            let squares: f64 = x
+                .iter_col(col)
+                .map(|v| (column.bend(v) - column.mean).powi(2))
+                .sum();
             column.deviation = (squares / (n - 1.0).max(1.0)).sqrt();
             column
         });
-        Ok(Self { columns: columns.collect() })
+        Ok(Self {
+            columns: columns.collect(),
+        })
     }
 
     /// Scales rows.
@@ -391,16 +450,23 @@ impl Scaling {
     /// [`crm_core::ErrorKind::Invalid`] when the columns are others than those it was fitted on.
     pub fn apply(&self, x: &Matrix) -> Result<Matrix> {
         if !self.columns.iter().map(|column| &column.name).eq(x.columns()) {
-            return Err(Error::invalid("the columns are not those the scaling was fitted on, or in another order")
-                .operation("scaling.apply")
-                .with("found", x.columns().join(" ")));
+            return Err(Error::invalid(
+                "the columns are not those the scaling was fitted on, or in another order",
+            )
+            .operation("scaling.apply")
+            .with("found", x.columns().join(" ")));
         }
-        let scaled = x.iter_rows().flat_map(|row| row.iter().zip(&self.columns).map(|(v, column)| column.scale(*v)));
+        let scaled = x
+            .iter_rows()
+            .flat_map(|row| row.iter().zip(&self.columns).map(|(v, column)| column.scale(*v)));
         Matrix::new(x.columns().to_vec(), scaled.collect())
     }
 
     /// Columns that say nothing, because all rows agree in them.
     pub fn constant(&self) -> impl Iterator<Item = &str> {
-        self.columns.iter().filter(|column| column.is_constant()).map(|column| column.name.as_str())
+        self.columns
+            .iter()
+            .filter(|column| column.is_constant())
+            .map(|column| column.name.as_str())
     }
 }

@@ -11,6 +11,10 @@ pub mod features;
 pub mod insights;
 pub mod metrics;
 pub mod model;
+#[cfg(feature = "plot")]
+pub mod plot;
+#[cfg(feature = "plot")]
+pub mod report;
 mod sample;
 
 pub use insights::Insights;

@@ -78,7 +78,9 @@ pub fn silhouette(x: &Matrix, labels: &[Option<usize>], max_rows: usize, seed: u
         }
     }
     if counts.iter().filter(|count| **count > 0).count() < 2 {
-        return Err(Error::invalid("a silhouette needs rows in at least two groups").operation("metrics.silhouette"));
+        return Err(
+            Error::invalid("a silhouette needs rows in at least two groups").operation("metrics.silhouette")
+        );
     }
     let mut scores = Vec::with_capacity(chosen.len());
     let mut sums = vec![0.0; clusters];
@@ -105,7 +107,11 @@ pub fn silhouette(x: &Matrix, labels: &[Option<usize>], max_rows: usize, seed: u
     let rows = scores.len() as f64;
     let mean = scores.iter().sum::<f64>() / rows;
     let spread = scores.iter().map(|s| (s - mean) * (s - mean)).sum::<f64>() / (rows - 1.0).max(1.0);
-    Ok(Silhouette { mean, error: (spread / rows).sqrt(), rows: scores.len() })
+    Ok(Silhouette {
+        mean,
+        error: (spread / rows).sqrt(),
+        rows: scores.len(),
+    })
 }
 
 /// The share of equal entries, 0 to 1; 1 without entries.
@@ -126,7 +132,9 @@ fn same_length(x: &Matrix, labels: usize) -> Result<()> {
     if labels == x.rows() {
         return Ok(());
     }
-    Err(Error::invalid("there are not as many labels as rows").with("rows", x.rows()).with("labels", labels))
+    Err(Error::invalid("there are not as many labels as rows")
+        .with("rows", x.rows())
+        .with("labels", labels))
 }
 
 #[cfg(test)]

@@ -10,16 +10,47 @@ use super::{Case, CastTo, CleaningLine, CleaningReport};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Op {
-    Fill { column: String, value: Value },
-    Trim { column: String },
-    Case { column: String, to: Case },
-    Cast { column: String, to: CastTo },
-    Dummies { column: String, categories: Vec<String>, first: Option<String>, other: bool },
-    Clip { column: String, low: Option<f64>, high: Option<f64> },
-    Log1p { column: String },
-    Scale { column: String, mean: f64, deviation: f64 },
-    Drop { column: String },
-    Rename { from: String, to: String },
+    Fill {
+        column: String,
+        value: Value,
+    },
+    Trim {
+        column: String,
+    },
+    Case {
+        column: String,
+        to: Case,
+    },
+    Cast {
+        column: String,
+        to: CastTo,
+    },
+    Dummies {
+        column: String,
+        categories: Vec<String>,
+        first: Option<String>,
+        other: bool,
+    },
+    Clip {
+        column: String,
+        low: Option<f64>,
+        high: Option<f64>,
+    },
+    Log1p {
+        column: String,
+    },
+    Scale {
+        column: String,
+        mean: f64,
+        deviation: f64,
+    },
+    Drop {
+        column: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
 }
 
 /// Steps with what they learned: cleans one row as it cleans a million. Plain data, to be kept with a model.
@@ -45,7 +76,9 @@ impl FittedCleaning {
         frame.keep(&self.input).map_err(|e| e.operation("clean.apply"))?;
         let mut report = CleaningReport::begun(&frame);
         for op in &self.ops {
-            report.lines.push(run(op, &mut frame).map_err(|e| e.operation("clean.apply"))?);
+            report
+                .lines
+                .push(run(op, &mut frame).map_err(|e| e.operation("clean.apply"))?);
         }
         report.columns_after = frame.columns().len();
         Ok((frame.write()?, report))
@@ -77,14 +110,20 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
                     let floats = pl::col(column.as_str()).cast(pl::DataType::Float64);
                     (FieldType::Float, floats.fill_null(pl::lit(*v)))
                 }
-                _ => return Err(Error::invalid("a fitted plan fills with an unfitting value").with("column", column)),
+                _ => {
+                    return Err(
+                        Error::invalid("a fitted plan fills with an unfitting value").with("column", column)
+                    );
+                }
             };
             let new = frame.compute(filled)?;
             exchange(line("fill", column), frame, becomes, new)
         }
         Op::Trim { column } => {
             let trimmed = pl::col(column.as_str()).str().strip_chars(pl::lit(pl::NULL));
-            let kept = pl::when(trimmed.clone().eq(pl::lit(""))).then(pl::lit(pl::NULL)).otherwise(trimmed);
+            let kept = pl::when(trimmed.clone().eq(pl::lit("")))
+                .then(pl::lit(pl::NULL))
+                .otherwise(trimmed);
             let new = frame.compute(kept.cast(pl::DataType::String))?;
             text_step("trim", column, frame, new)
         }
@@ -97,15 +136,27 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             text_step("case", column, frame, new)
         }
         Op::Cast { column, to } => cast(line("cast", column), frame, column, *to),
-        Op::Dummies { column, categories, first, other } => {
+        Op::Dummies {
+            column,
+            categories,
+            first,
+            other,
+        } => {
             let old = frame.series(column)?;
             let text = || pl::col(column.as_str()).cast(pl::DataType::String);
             let is = |category: &str| text().eq(pl::lit(category.to_owned())).fill_null(pl::lit(false));
             let mut new = Vec::with_capacity(categories.len() + 1);
             for category in categories {
-                new.push((format!("{column}_{category}"), FieldType::Bool, frame.compute(is(category))?));
+                new.push((
+                    format!("{column}_{category}"),
+                    FieldType::Bool,
+                    frame.compute(is(category))?,
+                ));
             }
-            let known = categories.iter().chain(first).fold(pl::lit(false), |known, one| known.or(is(one)));
+            let known = categories
+                .iter()
+                .chain(first)
+                .fold(pl::lit(false), |known, one| known.or(is(one)));
             let strange = frame.compute(text().is_not_null().and(known.not()))?;
             let unreadable = strange.bool().map_err(classify)?.sum().unwrap_or(0) as usize;
             if *other {
@@ -124,7 +175,11 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             let mut clipped = pl::col(column.as_str()).cast(pl::DataType::Float64);
             for (bound, below) in [(low, true), (high, false)] {
                 let Some(bound) = bound else { continue };
-                let outside = if below { clipped.clone().lt(pl::lit(*bound)) } else { clipped.clone().gt(pl::lit(*bound)) };
+                let outside = if below {
+                    clipped.clone().lt(pl::lit(*bound))
+                } else {
+                    clipped.clone().gt(pl::lit(*bound))
+                };
                 clipped = pl::when(outside).then(pl::lit(*bound)).otherwise(clipped);
             }
             let new = frame.compute(clipped)?;
@@ -134,19 +189,27 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             let old = frame.compute(pl::col(column.as_str()).cast(pl::DataType::Float64))?;
             let values = old.f64().map_err(classify)?;
             if let Some(row) = values.iter().position(|v| v.is_some_and(|v| v <= -1.0)) {
-                return Err(Error::invalid("log1p needs numbers above -1; clip the column first")
-                    .with("column", column)
-                    .with("row", row));
+                return Err(
+                    Error::invalid("log1p needs numbers above -1; clip the column first")
+                        .with("column", column)
+                        .with("row", row),
+                );
             }
             let logs = values.iter().map(|v| v.map(f64::ln_1p));
             let new = pl::Series::from_iter(logs);
             exchange(line("log1p", column), frame, FieldType::Float, new)
         }
-        Op::Scale { column, mean, deviation } => {
-            let centred = pl::col(column.as_str()).cast(pl::DataType::Float64) - pl::lit(*mean);
+        Op::Scale {
+            column,
+            mean,
+            deviation,
+        } => {
+            let old = frame.compute(pl::col(column.as_str()).cast(pl::DataType::Float64))?;
             // A constant column differs from its mean by rounding alone: it becomes 0, not noise.
             let constant = *deviation <= 1e-12 * mean.abs();
-            let new = frame.compute(if constant { centred * pl::lit(0.0) } else { centred / pl::lit(*deviation) })?;
+            // Not as an expression: the engine divides a column by multiplying, but a single row by dividing.
+            let scale = |v: f64| if constant { 0.0 } else { (v - mean) / deviation };
+            let new = pl::Series::from_iter(old.f64().map_err(classify)?.iter().map(|v| v.map(scale)));
             exchange(line("standardise", column), frame, FieldType::Float, new)
         }
         Op::Drop { column } => {
@@ -164,7 +227,11 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
 fn exchange(line: CleaningLine, frame: &mut Frame, ty: FieldType, new: pl::Series) -> Result<CleaningLine> {
     use polars::prelude::ChunkCompareEq;
     let old = frame.series(&line.column)?;
-    let comparable = if old.dtype() == new.dtype() { old.clone() } else { old.cast(new.dtype()).map_err(classify)? };
+    let comparable = if old.dtype() == new.dtype() {
+        old.clone()
+    } else {
+        old.cast(new.dtype()).map_err(classify)?
+    };
     let different = comparable.not_equal_missing(&new).map_err(classify)?;
     let line = CleaningLine {
         changed: different.sum().unwrap_or(0) as usize,
@@ -182,21 +249,34 @@ fn cast(line: CleaningLine, frame: &mut Frame, column: &str, to: CastTo) -> Resu
     let trimmed = || value().str().strip_chars(pl::lit(pl::NULL));
     let whole = |floats: pl::Expr| {
         let ints = floats.clone().cast(pl::DataType::Int64);
-        pl::when(ints.clone().cast(pl::DataType::Float64).eq(floats)).then(ints).otherwise(pl::lit(pl::NULL))
+        pl::when(ints.clone().cast(pl::DataType::Float64).eq(floats))
+            .then(ints)
+            .otherwise(pl::lit(pl::NULL))
     };
     let (ty, new) = match (to, from) {
         (CastTo::Float, FieldType::Text) => {
             let floats = trimmed().cast(pl::DataType::Float64);
-            let finite = pl::when(floats.clone().is_finite()).then(floats).otherwise(pl::lit(pl::NULL));
+            let finite = pl::when(floats.clone().is_finite())
+                .then(floats)
+                .otherwise(pl::lit(pl::NULL));
             (FieldType::Float, frame.compute(finite)?)
         }
-        (CastTo::Float, _) => (FieldType::Float, frame.compute(value().cast(pl::DataType::Float64))?),
+        (CastTo::Float, _) => (
+            FieldType::Float,
+            frame.compute(value().cast(pl::DataType::Float64))?,
+        ),
         (CastTo::Int, FieldType::Float) => (FieldType::Int, frame.compute(whole(value()))?),
-        (CastTo::Int, FieldType::Text) => (FieldType::Int, frame.compute(trimmed().cast(pl::DataType::Int64))?),
+        (CastTo::Int, FieldType::Text) => (
+            FieldType::Int,
+            frame.compute(trimmed().cast(pl::DataType::Int64))?,
+        ),
         (CastTo::Int, _) => (FieldType::Int, frame.compute(value().cast(pl::DataType::Int64))?),
         (CastTo::Timestamp, FieldType::Text) => (FieldType::Timestamp, read_times(&frame.series(column)?)?),
         (CastTo::Timestamp, _) => (FieldType::Timestamp, frame.series(column)?),
-        (CastTo::Text, _) => (FieldType::Text, frame.compute(value().cast(pl::DataType::String))?),
+        (CastTo::Text, _) => (
+            FieldType::Text,
+            frame.compute(value().cast(pl::DataType::String))?,
+        ),
     };
     let old = frame.series(column)?;
     let present = old.len() - old.null_count();
@@ -216,7 +296,11 @@ fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = false;
     for c in text.chars() {
-        if inside { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if inside {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
         inside = c.is_alphanumeric() || (inside && (c == '\'' || c == '’'));
     }
     out
@@ -228,15 +312,21 @@ mod tests {
 
     #[test]
     fn titles() {
-        for (text, wanted) in
-            [("ana o'neill-kask", "Ana O'neill-Kask"), ("ÅSA", "Åsa"), ("straße 5b", "Straße 5b"), ("", "")]
-        {
+        for (text, wanted) in [
+            ("ana o'neill-kask", "Ana O'neill-Kask"),
+            ("ÅSA", "Åsa"),
+            ("straße 5b", "Straße 5b"),
+            ("", ""),
+        ] {
             assert_eq!(title(text), wanted);
         }
     }
 
     #[test]
     fn instants_are_read_in_utc() {
-        assert_eq!("2026-03-01".parse::<crm_core::Timestamp>().unwrap().to_string(), "2026-03-01T00:00:00.000000Z");
+        assert_eq!(
+            "2026-03-01".parse::<crm_core::Timestamp>().unwrap().to_string(),
+            "2026-03-01T00:00:00.000000Z"
+        );
     }
 }

@@ -21,7 +21,10 @@ pub(super) fn classify(_: pl::PolarsError) -> Error {
 }
 
 fn present<'a, T: Copy>(values: &'a [T], column: &'a Column) -> impl Iterator<Item = Option<T>> + 'a {
-    values.iter().enumerate().map(|(row, value)| column.is_valid(row).then_some(*value))
+    values
+        .iter()
+        .enumerate()
+        .map(|(row, value)| column.is_valid(row).then_some(*value))
 }
 
 impl Frame {
@@ -42,7 +45,10 @@ impl Frame {
                     pl::Series::new(name, present(v, column).map(finite).collect::<Vec<_>>())
                 }
                 ColumnData::Text(v) => {
-                    let texts = v.iter().enumerate().map(|(row, text)| column.is_valid(row).then_some(text));
+                    let texts = v
+                        .iter()
+                        .enumerate()
+                        .map(|(row, text)| column.is_valid(row).then_some(text));
                     pl::Series::new(name, texts.collect::<Vec<_>>())
                 }
                 ColumnData::Uuid(_) => {
@@ -68,20 +74,43 @@ impl Frame {
             let series = self.series(&name)?;
             let valid: Vec<bool> = series.is_not_null().iter().map(|v| v.unwrap_or(false)).collect();
             let data = match ty {
-                FieldType::Bool => {
-                    ColumnData::Bool(series.bool().map_err(classify)?.iter().map(Option::unwrap_or_default).collect())
-                }
-                FieldType::Float => {
-                    ColumnData::Float(series.f64().map_err(classify)?.iter().map(Option::unwrap_or_default).collect())
-                }
+                FieldType::Bool => ColumnData::Bool(
+                    series
+                        .bool()
+                        .map_err(classify)?
+                        .iter()
+                        .map(Option::unwrap_or_default)
+                        .collect(),
+                ),
+                FieldType::Float => ColumnData::Float(
+                    series
+                        .f64()
+                        .map_err(classify)?
+                        .iter()
+                        .map(Option::unwrap_or_default)
+                        .collect(),
+                ),
                 FieldType::Text => {
                     let mut texts = TextData::default();
-                    series.str().map_err(classify)?.iter().for_each(|text| texts.push(text.unwrap_or_default()));
+                    series
+                        .str()
+                        .map_err(classify)?
+                        .iter()
+                        .for_each(|text| texts.push(text.unwrap_or_default()));
                     ColumnData::Text(texts)
                 }
                 _ => {
-                    let ints = series.i64().map_err(classify)?.iter().map(Option::unwrap_or_default).collect();
-                    if ty == FieldType::Timestamp { ColumnData::Timestamp(ints) } else { ColumnData::Int(ints) }
+                    let ints = series
+                        .i64()
+                        .map_err(classify)?
+                        .iter()
+                        .map(Option::unwrap_or_default)
+                        .collect();
+                    if ty == FieldType::Timestamp {
+                        ColumnData::Timestamp(ints)
+                    } else {
+                        ColumnData::Int(ints)
+                    }
                 }
             };
             table.push(Column::with_validity(name, data, valid)?)?;
@@ -100,10 +129,16 @@ impl Frame {
 
     /// The type of a column.
     pub(super) fn ty(&self, name: &str) -> Result<FieldType> {
-        self.columns.iter().find(|(other, _)| other == name).map(|(_, ty)| *ty).ok_or_else(|| {
-            let names: Vec<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
-            Error::invalid("the table has no such column").with("column", name).with("columns", names.join(" "))
-        })
+        self.columns
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, ty)| *ty)
+            .ok_or_else(|| {
+                let names: Vec<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
+                Error::invalid("the table has no such column")
+                    .with("column", name)
+                    .with("columns", names.join(" "))
+            })
     }
 
     /// The type of a column, if the step can work on it.
@@ -113,20 +148,37 @@ impl Frame {
             return Ok(ty);
         }
         let wanted: Vec<&str> = fits.iter().map(|ty| type_name(*ty)).collect();
-        Err(Error::invalid("this step cannot work on a column of this type; cast it first or leave it out")
-            .with("column", name)
-            .with("type", type_name(ty))
-            .with("wanted", wanted.join(" ")))
+        Err(
+            Error::invalid("this step cannot work on a column of this type; cast it first or leave it out")
+                .with("column", name)
+                .with("type", type_name(ty))
+                .with("wanted", wanted.join(" ")),
+        )
     }
 
     pub(super) fn series(&self, name: &str) -> Result<pl::Series> {
-        Ok(self.data.column(name).map_err(classify)?.as_materialized_series().clone())
+        Ok(self
+            .data
+            .column(name)
+            .map_err(classify)?
+            .as_materialized_series()
+            .clone())
     }
 
     /// Computes an expression over the columns.
     pub(super) fn compute(&self, expression: pl::Expr) -> Result<pl::Series> {
-        let frame = self.data.clone().lazy().select([expression.alias("computed")]).collect().map_err(classify)?;
-        Ok(frame.column("computed").map_err(classify)?.as_materialized_series().clone())
+        let frame = self
+            .data
+            .clone()
+            .lazy()
+            .select([expression.alias("computed")])
+            .collect()
+            .map_err(classify)?;
+        Ok(frame
+            .column("computed")
+            .map_err(classify)?
+            .as_materialized_series()
+            .clone())
     }
 
     /// Puts a column in the place of the one of this name.
@@ -153,8 +205,10 @@ impl Frame {
         }
         for (offset, (name, ty, mut series)) in new.into_iter().enumerate() {
             if self.columns.iter().any(|(other, _)| *other == name) {
-                return Err(Error::invalid("a new column would have a name that is taken; rename one first")
-                    .with("column", name));
+                return Err(
+                    Error::invalid("a new column would have a name that is taken; rename one first")
+                        .with("column", name),
+                );
             }
             series.rename(name.as_str().into());
             self.data.with_column(series.into()).map_err(classify)?;
@@ -166,7 +220,9 @@ impl Frame {
     pub(super) fn rename(&mut self, from: &str, to: &str) -> Result<()> {
         let ty = self.ty(from)?;
         if self.columns.iter().any(|(other, _)| other == to) {
-            return Err(Error::invalid("the new name is taken").with("column", from).with("to", to));
+            return Err(Error::invalid("the new name is taken")
+                .with("column", from)
+                .with("to", to));
         }
         if ty == FieldType::Uuid {
             let renamed = |c: Column| if c.name() == from { c.renamed(to) } else { c };
@@ -204,7 +260,10 @@ pub(super) fn read_times(series: &pl::Series) -> Result<pl::Series> {
     let texts = series.str().map_err(classify)?;
     let times: Vec<Option<i64>> = texts
         .iter()
-        .map(|text| text.and_then(|text| text.trim().parse::<Timestamp>().ok()).map(Timestamp::as_micros))
+        .map(|text| {
+            text.and_then(|text| text.trim().parse::<Timestamp>().ok())
+                .map(Timestamp::as_micros)
+        })
         .collect();
     Ok(pl::Series::new("times".into(), times))
 }

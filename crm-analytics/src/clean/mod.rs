@@ -51,7 +51,9 @@ mod all_columns {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
         match String::deserialize(deserializer)?.as_str() {
             "all" => Ok(()),
-            _ => Err(serde::de::Error::custom("write \"all\" or a list of column names")),
+            _ => Err(serde::de::Error::custom(
+                "write \"all\" or a list of column names",
+            )),
         }
     }
 }
@@ -252,52 +254,79 @@ impl CleaningPlan {
     /// Adds [`Step::Fill`].
     #[must_use]
     pub fn fill(self, columns: impl Into<Columns>, with: impl Into<Fill>) -> Self {
-        self.then(Step::Fill { columns: columns.into(), with: with.into() })
+        self.then(Step::Fill {
+            columns: columns.into(),
+            with: with.into(),
+        })
     }
     /// Adds [`Step::Trim`].
     #[must_use]
     pub fn trim(self, columns: impl Into<Columns>) -> Self {
-        self.then(Step::Trim { columns: columns.into() })
+        self.then(Step::Trim {
+            columns: columns.into(),
+        })
     }
     /// Adds [`Step::Case`].
     #[must_use]
     pub fn case(self, columns: impl Into<Columns>, to: Case) -> Self {
-        self.then(Step::Case { columns: columns.into(), to })
+        self.then(Step::Case {
+            columns: columns.into(),
+            to,
+        })
     }
     /// Adds [`Step::Cast`].
     #[must_use]
     pub fn cast(self, columns: impl Into<Columns>, to: CastTo) -> Self {
-        self.then(Step::Cast { columns: columns.into(), to })
+        self.then(Step::Cast {
+            columns: columns.into(),
+            to,
+        })
     }
     /// Adds [`Step::Dummies`] with every category.
     #[must_use]
     pub fn dummies(self, columns: impl Into<Columns>) -> Self {
-        self.then(Step::Dummies { columns: columns.into(), drop_first: false, max_categories: None })
+        self.then(Step::Dummies {
+            columns: columns.into(),
+            drop_first: false,
+            max_categories: None,
+        })
     }
     /// Adds [`Step::Clip`].
     #[must_use]
     pub fn clip(self, columns: impl Into<Columns>, bounds: Bounds) -> Self {
-        self.then(Step::Clip { columns: columns.into(), bounds })
+        self.then(Step::Clip {
+            columns: columns.into(),
+            bounds,
+        })
     }
     /// Adds [`Step::Log1p`].
     #[must_use]
     pub fn log1p(self, columns: impl Into<Columns>) -> Self {
-        self.then(Step::Log1p { columns: columns.into() })
+        self.then(Step::Log1p {
+            columns: columns.into(),
+        })
     }
     /// Adds [`Step::Standardise`].
     #[must_use]
     pub fn standardise(self, columns: impl Into<Columns>) -> Self {
-        self.then(Step::Standardise { columns: columns.into() })
+        self.then(Step::Standardise {
+            columns: columns.into(),
+        })
     }
     /// Adds [`Step::Drop`].
     #[must_use]
     pub fn drop(self, columns: impl Into<Columns>) -> Self {
-        self.then(Step::Drop { columns: columns.into() })
+        self.then(Step::Drop {
+            columns: columns.into(),
+        })
     }
     /// Adds [`Step::Rename`].
     #[must_use]
     pub fn rename(self, from: impl Into<String>, to: impl Into<String>) -> Self {
-        self.then(Step::Rename { from: from.into(), to: to.into() })
+        self.then(Step::Rename {
+            from: from.into(),
+            to: to.into(),
+        })
     }
 
     /// Learns what the steps need from `table` and cleans it. Rows stay as many and in order. UUID columns pass through
@@ -313,7 +342,10 @@ impl CleaningPlan {
         let mut ops = Vec::new();
         for (at, step) in self.steps.iter().enumerate() {
             let place = |error: crm_core::Error| {
-                error.operation("clean.fit").with("step", step.name()).with("position", at + 1)
+                error
+                    .operation("clean.fit")
+                    .with("step", step.name())
+                    .with("position", at + 1)
             };
             // One column at a time: a later column of the same step sees what an earlier one made.
             for op in learn::ops(step, &frame).map_err(place)? {
@@ -324,7 +356,11 @@ impl CleaningPlan {
         }
         report.columns_after = frame.columns().len();
         let fitted = FittedCleaning { input, ops };
-        Ok(Cleaned { fitted, table: frame.write()?, report })
+        Ok(Cleaned {
+            fitted,
+            table: frame.write()?,
+            report,
+        })
     }
 }
 
@@ -372,7 +408,12 @@ pub struct CleaningReport {
 impl CleaningReport {
     fn begun(frame: &Frame) -> Self {
         let columns = frame.columns().len();
-        Self { rows: frame.rows(), columns_before: columns, columns_after: columns, lines: Vec::new() }
+        Self {
+            rows: frame.rows(),
+            columns_before: columns,
+            columns_after: columns,
+            lines: Vec::new(),
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use crm_core::{CustomerId, Error, ErrorKind, Matrix, Result, TenantId, Uuid};
 use sha2::{Digest, Sha256};
 
 use super::names::{figure, name, traits, unique};
-use super::{Groups, Models, Pipeline, Projection, SegmentRule, SegmentSummary, Segmentation, SegmentationPlan};
+use super::{
+    Groups, Models, Pipeline, Projection, SegmentRule, SegmentSummary, Segmentation, SegmentationPlan,
+};
 use crate::features::{Features, Scaling, to_matrix};
 use crate::metrics::{accuracy, inertia, silhouette, sizes};
 use crate::model::{Choice, choose_clusters};
@@ -25,9 +27,11 @@ pub(super) fn segmentation(
 ) -> Result<Segmentation> {
     let rows = features.ids.len();
     if rows < 2 {
-        return Err(Error::invalid("there are too few customers to group; look at the plan's filter and instant")
-            .with("customers", rows)
-            .with("left_out", features.report.left_out));
+        return Err(Error::invalid(
+            "there are too few customers to group; look at the plan's filter and instant",
+        )
+        .with("customers", rows)
+        .with("left_out", features.report.left_out));
     }
     let mut notes = Vec::new();
     let cleaned = plan.cleaning.fit(&features.table)?;
@@ -43,10 +47,16 @@ pub(super) fn segmentation(
     let scaled = scaling.apply(&x)?;
     let constant: Vec<&str> = scaling.constant().collect();
     if !constant.is_empty() {
-        notes.push(format!("All customers agree in {}: it says nothing about groups.", constant.join(", ")));
+        notes.push(format!(
+            "All customers agree in {}: it says nothing about groups.",
+            constant.join(", ")
+        ));
     }
     if features.report.left_out > 0 {
-        notes.push(format!("{} customers without orders were left out.", figure(features.report.left_out as f64)));
+        notes.push(format!(
+            "{} customers without orders were left out.",
+            figure(features.report.left_out as f64)
+        ));
     }
     let learned = sample_rows(rows, plan.fit_rows, plan.seed, 0xf17);
     let fit_x = take_rows(&scaled, &learned)?;
@@ -65,8 +75,14 @@ pub(super) fn segmentation(
     if noise > 0 {
         notes.push(format!("{} customers are in no group.", figure(noise as f64)));
     }
-    let fit_labels: Vec<Option<usize>> = learned.iter().filter_map(|row| assignments.get(*row).copied()).collect();
-    let mut metrics = BTreeMap::from([("rows".to_owned(), rows as f64), ("rows_fitted".into(), learned.len() as f64)]);
+    let fit_labels: Vec<Option<usize>> = learned
+        .iter()
+        .filter_map(|row| assignments.get(*row).copied())
+        .collect();
+    let mut metrics = BTreeMap::from([
+        ("rows".to_owned(), rows as f64),
+        ("rows_fitted".into(), learned.len() as f64),
+    ]);
     if let Some(centers) = model.centers() {
         metrics.insert("inertia".into(), inertia(&scaled, &assignments, centers)?);
     }
@@ -113,7 +129,11 @@ pub(super) fn segmentation(
         segment.description = describe(segment);
         segment.name = name;
     }
-    let pipeline = Pipeline { cleaning: cleaned.fitted, scaling, clusters: model.to_json()? };
+    let pipeline = Pipeline {
+        cleaning: cleaned.fitted,
+        scaling,
+        clusters: model.to_json()?,
+    };
     Ok(Segmentation {
         run,
         lineage,
@@ -141,9 +161,12 @@ fn grouped(
 ) -> Result<(Box<dyn ClusterModel>, Option<Choice>)> {
     let sized = |clusters: usize| {
         clusterer.with_clusters(clusters).ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "this clusterer finds the number of groups by itself; use as_configured")
-                .with("provider", clusterer.info())
-                .with("setting", "groups")
+            Error::new(
+                ErrorKind::Unsupported,
+                "this clusterer finds the number of groups by itself; use as_configured",
+            )
+            .with("provider", clusterer.info())
+            .with("setting", "groups")
         })
     };
     match plan.groups {
@@ -159,7 +182,10 @@ fn grouped(
 /// A label outside of what the model promised would be written as a segment that does not exist.
 fn canonical(labels: Vec<Option<usize>>, clusters: usize) -> Result<Vec<Option<usize>>> {
     if clusters == 0 || labels.iter().flatten().any(|label| *label >= clusters) {
-        return Err(Error::unexpected("the clusterer answered a group outside of those it has").with("clusters", clusters));
+        return Err(
+            Error::unexpected("the clusterer answered a group outside of those it has")
+                .with("clusters", clusters),
+        );
     }
     Ok(labels)
 }
@@ -171,7 +197,11 @@ fn told_apart(
     labels: &[Option<usize>],
     metrics: &mut BTreeMap<String, f64>,
 ) -> Result<(Vec<SegmentRule>, Vec<f64>)> {
-    let kept: Vec<usize> = labels.iter().enumerate().filter_map(|(row, label)| label.map(|_| row)).collect();
+    let kept: Vec<usize> = labels
+        .iter()
+        .enumerate()
+        .filter_map(|(row, label)| label.map(|_| row))
+        .collect();
     let classes: Vec<usize> = labels.iter().flatten().copied().collect();
     if classes.iter().max() == classes.iter().min() {
         return Ok((Vec::new(), vec![0.0; x.cols()]));
@@ -186,10 +216,21 @@ fn told_apart(
             let conditions: Vec<String> = rule
                 .conditions
                 .iter()
-                .map(|(column, low, value)| format!("{column} {} {}", if *low { "≤" } else { ">" }, figure(*value)))
+                .map(|(column, low, value)| {
+                    format!("{column} {} {}", if *low { "≤" } else { ">" }, figure(*value))
+                })
                 .collect();
-            let text = if conditions.is_empty() { "always".into() } else { conditions.join(" and ") };
-            SegmentRule { segment: rule.class, text, rows: rule.rows, purity: rule.purity }
+            let text = if conditions.is_empty() {
+                "always".into()
+            } else {
+                conditions.join(" and ")
+            };
+            SegmentRule {
+                segment: rule.class,
+                text,
+                rows: rule.rows,
+                purity: rule.purity,
+            }
         })
         .collect();
     rules.sort_by(|a, b| a.segment.cmp(&b.segment).then(b.rows.cmp(&a.rows)));
@@ -216,7 +257,10 @@ fn projected(
     let drawn = sample_rows(scaled.rows(), plan.picture_rows, plan.seed, 0xd0);
     Ok(Some(Projection {
         points: model.transform(&take_rows(scaled, &drawn)?)?,
-        segments: drawn.iter().map(|row| assignments.get(*row).copied().flatten()).collect(),
+        segments: drawn
+            .iter()
+            .map(|row| assignments.get(*row).copied().flatten())
+            .collect(),
         explained: model.explained_ratio().to_vec(),
         components: model.components().clone(),
     }))
@@ -227,7 +271,10 @@ fn rows_of<'a>(
     segment: Option<usize>,
     assignments: &'a [Option<usize>],
 ) -> impl Iterator<Item = &'a [f64]> {
-    x.iter_rows().zip(assignments).filter(move |(_, label)| segment.is_none() || **label == segment).map(|(row, _)| row)
+    x.iter_rows()
+        .zip(assignments)
+        .filter(move |(_, label)| segment.is_none() || **label == segment)
+        .map(|(row, _)| row)
 }
 
 fn column_means(x: &Matrix, segment: Option<usize>, assignments: &[Option<usize>]) -> Vec<f64> {
@@ -237,7 +284,9 @@ fn column_means(x: &Matrix, segment: Option<usize>, assignments: &[Option<usize>
         sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         count += 1.0;
     }
-    sums.iter().map(|sum| if count > 0.0 { sum / count } else { 0.0 }).collect()
+    sums.iter()
+        .map(|sum| if count > 0.0 { sum / count } else { 0.0 })
+        .collect()
 }
 
 fn column_medians(x: &Matrix, segment: Option<usize>, assignments: &[Option<usize>]) -> Vec<f64> {
@@ -256,10 +305,18 @@ fn median(values: &mut [f64]) -> f64 {
     if values.is_empty() {
         return 0.0;
     }
-    let (even, half) = (values.len() % 2 == 0, values.len() / 2);
+    let (even, half) = (values.len().is_multiple_of(2), values.len() / 2);
     let (below, middle, _) = values.select_nth_unstable_by(half, f64::total_cmp);
     let middle = *middle;
-    if even { below.iter().copied().max_by(f64::total_cmp).map_or(middle, |low| low + (middle - low) / 2.0) } else { middle }
+    if even {
+        below
+            .iter()
+            .copied()
+            .max_by(f64::total_cmp)
+            .map_or(middle, |low| low + (middle - low) / 2.0)
+    } else {
+        middle
+    }
 }
 
 fn describe(segment: &SegmentSummary) -> String {
@@ -271,7 +328,14 @@ fn describe(segment: &SegmentSummary) -> String {
         .traits
         .iter()
         .take(4)
-        .map(|one| format!("{} {} on average ({} over all)", one.column, figure(one.mean), figure(one.overall)))
+        .map(|one| {
+            format!(
+                "{} {} on average ({} over all)",
+                one.column,
+                figure(one.mean),
+                figure(one.overall)
+            )
+        })
         .collect();
     format!("{share}; {}.", traits.join("; "))
 }
@@ -283,18 +347,24 @@ fn schema_hash(plan: &SegmentationPlan, columns: &[String]) -> Result<String> {
     features.as_of = crm_core::Timestamp::EPOCH;
     let json = serde_json::to_vec(&(columns, features, &plan.cleaning, &plan.logs))
         .map_err(|e| Error::unexpected("a plan cannot be written as JSON").source(e))?;
-    Ok(Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(Sha256::digest(json)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// The run's id is made of everything that went in: the same again is the same run, so that a broken-off one goes on.
 fn run_id(plan: &SegmentationPlan, tenant: &TenantId, ids: &[CustomerId], x: &Matrix) -> Result<Uuid> {
-    let json = serde_json::to_vec(plan).map_err(|e| Error::unexpected("a plan cannot be written as JSON").source(e))?;
+    let json = serde_json::to_vec(plan)
+        .map_err(|e| Error::unexpected("a plan cannot be written as JSON").source(e))?;
     let mut hash = Sha256::new();
     hash.update(tenant.as_str());
     hash.update([0]);
     hash.update(json);
     ids.iter().for_each(|id| hash.update(id.uuid().as_bytes()));
-    x.as_slice().iter().for_each(|value| hash.update(value.to_bits().to_be_bytes()));
+    x.as_slice()
+        .iter()
+        .for_each(|value| hash.update(value.to_bits().to_be_bytes()));
     Ok(from_hash(&hash.finalize()))
 }
 
@@ -308,7 +378,10 @@ pub(super) fn derived(from: Uuid, name: &str) -> Uuid {
 
 /// UUIDv8 (RFC 9562, 5.8) of a hash's first bytes.
 fn from_hash(hash: &[u8]) -> Uuid {
-    let mut bits = hash.iter().take(16).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
+    let mut bits = hash
+        .iter()
+        .take(16)
+        .fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
     bits = (bits & !(0xf << 76)) | (0x8 << 76);
     bits = (bits & !(0x3 << 62)) | (0x2 << 62);
     Uuid::from_u128(bits)
@@ -321,7 +394,10 @@ mod tests {
     #[test]
     fn derived_ids_are_version_8_of_the_rfc() {
         let id = derived(Uuid::nil(), "a");
-        assert_eq!((id.get_version_num(), id.get_variant()), (8, Uuid::from_u128(0x2 << 62).get_variant()));
+        assert_eq!(
+            (id.get_version_num(), id.get_variant()),
+            (8, Uuid::from_u128(0x2 << 62).get_variant())
+        );
         assert_eq!(id, derived(Uuid::nil(), "a"));
         assert_ne!(id, derived(Uuid::nil(), "b"));
     }

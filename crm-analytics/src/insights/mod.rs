@@ -38,7 +38,8 @@ use crm_core::query::Scan;
 use crm_core::record::Schema;
 use crm_core::segment::{Lineage, SegmentId};
 use crm_core::{
-    Clock, Consumer, Context, CustomerId, Error, Matrix, Needs, Registry, Result, SystemClock, Table, Timestamp, Uuid,
+    Clock, Consumer, Context, CustomerId, Error, Matrix, Needs, Registry, Result, SystemClock, Table,
+    Timestamp, Uuid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,8 @@ use crate::clean::{CleaningPlan, CleaningReport, FittedCleaning};
 use crate::features::{FeaturePlan, FeatureReport, Scaling, to_matrix};
 use crate::model::Choice;
 
+#[cfg(feature = "plot")]
+pub(crate) use names::figure;
 pub use write::Written;
 
 /// How many groups are made.
@@ -127,19 +130,28 @@ impl SegmentationPlan {
     /// # Errors
     /// [`crm_core::ErrorKind::Config`] naming the setting.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |message: &'static str, setting: &'static str| Err(Error::config(message).with("setting", setting));
+        let wrong = |message: &'static str, setting: &'static str| {
+            Err(Error::config(message).with("setting", setting))
+        };
         let prefix = self.name_prefix.trim();
         if !(1..=60).contains(&prefix.chars().count()) || prefix != self.name_prefix || prefix.contains(':') {
-            return wrong("a prefix of names has 1 to 60 characters, no ':' and no blanks around", "name_prefix");
+            return wrong(
+                "a prefix of names has 1 to 60 characters, no ':' and no blanks around",
+                "name_prefix",
+            );
         }
         if self.fit_rows < 2 || self.picture_rows < 2 {
-            return wrong("at least 2 rows are needed to learn from and to draw", "fit_rows, picture_rows");
+            return wrong(
+                "at least 2 rows are needed to learn from and to draw",
+                "fit_rows, picture_rows",
+            );
         }
         match self.groups {
             Groups::Fixed(0) => wrong("at least one group is needed", "groups"),
-            Groups::Choose { from, to } if from < 2 || to < from => {
-                wrong("numbers of groups to choose from begin with 2 and do not go backwards", "groups")
-            }
+            Groups::Choose { from, to } if from < 2 || to < from => wrong(
+                "numbers of groups to choose from begin with 2 and do not go backwards",
+                "groups",
+            ),
             _ => Ok(()),
         }
     }
@@ -318,9 +330,16 @@ impl Consumer for Insights {
 
     fn bind(registry: &Registry) -> Result<Self> {
         Self::needs().check(registry)?;
-        let models =
-            Models { clusterer: registry.get()?, reducer: registry.get()?, classifier: registry.get()? };
-        Ok(Self { store: registry.get()?, models, clock: SystemClock::shared() })
+        let models = Models {
+            clusterer: registry.get()?,
+            reducer: registry.get()?,
+            classifier: registry.get()?,
+        };
+        Ok(Self {
+            store: registry.get()?,
+            models,
+            clock: SystemClock::shared(),
+        })
     }
 }
 
@@ -338,7 +357,9 @@ impl Insights {
     /// As [`RecordStore::scan`].
     pub async fn table(&self, ctx: &Context, schema: &'static Schema, scan: &Scan) -> Result<Table> {
         let mut table = Table::default();
-        self.store.scan(ctx, schema, scan, &mut |chunk| table.append(chunk)).await?;
+        self.store
+            .scan(ctx, schema, scan, &mut |chunk| table.append(chunk))
+            .await?;
         Ok(table)
     }
 
@@ -357,16 +378,35 @@ impl Insights {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Segmentation> {
         plan.validate().map_err(|e| e.operation("insights.segment"))?;
-        let reading = &mut |done| progress(Progress { stage: Stage::Reading, done, total: None });
+        let reading = &mut |done| {
+            progress(Progress {
+                stage: Stage::Reading,
+                done,
+                total: None,
+            })
+        };
         let features = plan.features.read(ctx, &*self.store, reading).await?;
         ctx.check(&*self.clock)?;
         let rows = features.ids.len();
-        progress(Progress { stage: Stage::Computing, done: 0, total: Some(rows) });
+        progress(Progress {
+            stage: Stage::Computing,
+            done: 0,
+            total: Some(rows),
+        });
         let (models, plan, tenant) = (self.models.clone(), plan.clone(), ctx.tenant().clone());
-        let found = tokio::task::spawn_blocking(move || compute::segmentation(&models, &plan, &tenant, features))
-            .await
-            .map_err(|e| Error::unexpected("the computation was broken off").operation("insights.segment").source(e))?;
-        progress(Progress { stage: Stage::Computing, done: rows, total: Some(rows) });
+        let found =
+            tokio::task::spawn_blocking(move || compute::segmentation(&models, &plan, &tenant, features))
+                .await
+                .map_err(|e| {
+                    Error::unexpected("the computation was broken off")
+                        .operation("insights.segment")
+                        .source(e)
+                })?;
+        progress(Progress {
+            stage: Stage::Computing,
+            done: rows,
+            total: Some(rows),
+        });
         found.map_err(|e| e.operation("insights.segment"))
     }
 
@@ -409,6 +449,8 @@ impl Insights {
     /// # Errors
     /// Those of the store.
     pub async fn sweep(&self, ctx: &Context, before: Timestamp) -> Result<u64> {
-        write::sweep(&*self.store, ctx, before).await.map_err(|e| e.operation("insights.sweep"))
+        write::sweep(&*self.store, ctx, before)
+            .await
+            .map_err(|e| e.operation("insights.sweep"))
     }
 }

@@ -17,7 +17,10 @@ fn words(column: &str) -> (String, String) {
     match known {
         Some((above, below)) => (above.into(), below.into()),
         None => {
-            let plain = column.strip_prefix("attributes.").unwrap_or(column).replace('_', " ");
+            let plain = column
+                .strip_prefix("attributes.")
+                .unwrap_or(column)
+                .replace('_', " ");
             (format!("high {plain}"), format!("low {plain}"))
         }
     }
@@ -50,7 +53,11 @@ pub(super) fn name(traits: &[Trait]) -> String {
             if one.effect > 0.0 { above } else { below }
         })
         .collect();
-    if words.is_empty() { "typical".into() } else { words.join(", ") }
+    if words.is_empty() {
+        "typical".into()
+    } else {
+        words.join(", ")
+    }
 }
 
 /// Full names, each once: the second of equals gets a 2.
@@ -81,18 +88,32 @@ pub(crate) fn figure(value: f64) -> String {
     } else {
         format!("{value:.2}")
     };
-    let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    let (sign, digits) = short.strip_prefix('-').map_or(("", short), |digits| ("-", digits));
+    let short = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
+    let (sign, digits) = short
+        .strip_prefix('-')
+        .map_or(("", short), |digits| ("-", digits));
     let (whole, rest) = digits.split_once('.').unwrap_or((digits, ""));
     let mut grouped = String::new();
     for (i, c) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i) % 3 == 0 {
+        if i > 0 && (whole.len() - i).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(c);
     }
-    let sign = if grouped == "0" && rest.is_empty() { "" } else { sign };
-    if rest.is_empty() { format!("{sign}{grouped}") } else { format!("{sign}{grouped}.{rest}") }
+    let sign = if grouped == "0" && rest.is_empty() {
+        ""
+    } else {
+        sign
+    };
+    if rest.is_empty() {
+        format!("{sign}{grouped}")
+    } else {
+        format!("{sign}{grouped}.{rest}")
+    }
 }
 
 #[cfg(test)]
@@ -101,8 +122,15 @@ mod tests {
 
     #[test]
     fn names_say_what_sets_apart() {
-        let columns: Vec<String> = ["recency_days", "frequency", "monetary", "attributes.open_tickets"].map(String::from).into();
-        let found = traits(&columns, &[3.0, 9.0, 50.0, 1.0], &[30.0, 3.0, 49.0, 0.1], &[-0.8, 1.2, 0.1, 0.5]);
+        let columns: Vec<String> = ["recency_days", "frequency", "monetary", "attributes.open_tickets"]
+            .map(String::from)
+            .into();
+        let found = traits(
+            &columns,
+            &[3.0, 9.0, 50.0, 1.0],
+            &[30.0, 3.0, 49.0, 0.1],
+            &[-0.8, 1.2, 0.1, 0.5],
+        );
         assert_eq!(name(&found), "frequent, recent, high open tickets");
         assert_eq!(name(&[]), "typical");
         let names = unique("v", &["a".into(), "b".into(), "a".into()]);
@@ -112,8 +140,16 @@ mod tests {
     #[test]
     fn figures() {
         for (value, text) in [
-            (0.0, "0"), (-0.001, "0"), (0.5, "0.5"), (3.14159, "3.14"), (31.66, "31.7"), (1234.5, "1,234"),
-            (-1_000_000.0, "-1,000,000"), (0.0001, "1.00e-4"), (100.0, "100"), (20.0, "20"),
+            (0.0, "0"),
+            (-0.001, "0"),
+            (0.5, "0.5"),
+            (2.4649, "2.46"),
+            (31.66, "31.7"),
+            (1234.5, "1,234"),
+            (-1_000_000.0, "-1,000,000"),
+            (0.0001, "1.00e-4"),
+            (100.0, "100"),
+            (20.0, "20"),
         ] {
             assert_eq!(figure(value), text, "{value}");
         }

@@ -30,7 +30,8 @@ pub struct Written {
 
 /// The prefix of a name, with its colon.
 fn prefix(name: &str) -> String {
-    name.split_once(": ").map_or_else(|| name.to_owned(), |(prefix, _)| format!("{prefix}: "))
+    name.split_once(": ")
+        .map_or_else(|| name.to_owned(), |(prefix, _)| format!("{prefix}: "))
 }
 
 pub(super) async fn segments(
@@ -43,16 +44,32 @@ pub(super) async fn segments(
     // Empty groups are not segments.
     let wanted: Vec<_> = found.segments.iter().filter(|segment| segment.size > 0).collect();
     let Some(first) = wanted.first() else {
-        return Err(Error::invalid("there is no customer in any group: nothing to write"));
+        return Err(Error::invalid(
+            "there is no customer in any group: nothing to write",
+        ));
     };
     let before = with_prefix(store, ctx, &prefix(&first.name)).await?;
-    let made: Vec<&Segment> = before.iter().filter(|s| matches!(s.kind, SegmentKind::Snapshot { .. })).collect();
-    let taken = |name: &str| before.iter().any(|s| s.name == name && !matches!(s.kind, SegmentKind::Snapshot { .. }));
+    let made: Vec<&Segment> = before
+        .iter()
+        .filter(|s| matches!(s.kind, SegmentKind::Snapshot { .. }))
+        .collect();
+    let taken = |name: &str| {
+        before
+            .iter()
+            .any(|s| s.name == name && !matches!(s.kind, SegmentKind::Snapshot { .. }))
+    };
     if wanted.iter().any(|segment| taken(&segment.name)) {
-        return Err(Error::conflict("a name belongs to a segment that no run made; choose another name_prefix")
-            .with("setting", "name_prefix"));
+        return Err(Error::conflict(
+            "a name belongs to a segment that no run made; choose another name_prefix",
+        )
+        .with("setting", "name_prefix"));
     }
-    let mut written = Written { segments: 0, members: 0, resumed: 0, replaced: 0 };
+    let mut written = Written {
+        segments: 0,
+        members: 0,
+        resumed: 0,
+        replaced: 0,
+    };
     write_members(store, clock, ctx, found, &mut written, progress).await?;
 
     // One unit of work: the old ones go, the new ones come.
@@ -63,13 +80,18 @@ pub(super) async fn segments(
         switch.push(Write::delete(&SEGMENT, old.id, Some(old.version)));
         written.replaced += 1;
     }
-    for new in wanted.iter().filter(|new| !made.iter().any(|old| old.id == new.id)) {
+    for new in wanted
+        .iter()
+        .filter(|new| !made.iter().any(|old| old.id == new.id))
+    {
         let segment = Segment {
             id: new.id,
             version: 0,
             name: new.name.clone(),
             description: new.description.clone(),
-            kind: SegmentKind::Snapshot { lineage: found.lineage.clone() },
+            kind: SegmentKind::Snapshot {
+                lineage: found.lineage.clone(),
+            },
             size: new.size as i64,
             created_at: now,
         };
@@ -84,7 +106,11 @@ pub(super) async fn segments(
     let mut removed = 0;
     for old in replaced {
         removed += remove_members(store, ctx, old.id.uuid(), |done| {
-            progress(Progress { stage: Stage::Tidying, done: removed as usize + done, total: None });
+            progress(Progress {
+                stage: Stage::Tidying,
+                done: removed as usize + done,
+                total: None,
+            });
         })
         .await?;
     }
@@ -122,16 +148,28 @@ async fn write_members(
         let now = clock.now();
         let mut writes = Vec::with_capacity(chunk.len());
         for (customer, label) in chunk {
-            let Some(segment) = label.and_then(|label| found.segments.get(label)) else { continue };
-            let record = Record::from_values(&SEGMENT_MEMBER, vec![segment.id.into(), (**customer).into(), now.into()])?;
+            let Some(segment) = label.and_then(|label| found.segments.get(label)) else {
+                continue;
+            };
+            let record = Record::from_values(
+                &SEGMENT_MEMBER,
+                vec![segment.id.into(), (**customer).into(), now.into()],
+            )?;
             let id = derived(segment.id.uuid(), &customer.to_string());
             writes.push(Write::insert_or_skip(id, record));
         }
         let outcomes = store.apply(ctx, &writes).await?;
-        let resumed = outcomes.iter().filter(|o| **o == crm_core::record::Outcome::Skipped).count() as u64;
+        let resumed = outcomes
+            .iter()
+            .filter(|o| **o == crm_core::record::Outcome::Skipped)
+            .count() as u64;
         written.resumed += resumed;
         written.members += outcomes.len() as u64 - resumed;
-        progress(Progress { stage: Stage::Writing, done: batch * BATCH + chunk.len(), total: Some(total) });
+        progress(Progress {
+            stage: Stage::Writing,
+            done: batch * BATCH + chunk.len(),
+            total: Some(total),
+        });
     }
     Ok(())
 }
@@ -151,8 +189,11 @@ async fn remove_members(
         if page.items.is_empty() {
             return Ok(removed);
         }
-        let deletes: Vec<Write> =
-            page.items.iter().map(|member| Write::delete(&SEGMENT_MEMBER, member.id, None)).collect();
+        let deletes: Vec<Write> = page
+            .items
+            .iter()
+            .map(|member| Write::delete(&SEGMENT_MEMBER, member.id, None))
+            .collect();
         match store.apply(ctx, &deletes).await {
             Ok(_) => removed += deletes.len() as u64,
             // Somebody else is tidying the same; what is left is found again.
@@ -164,7 +205,9 @@ async fn remove_members(
 }
 
 pub(super) async fn sweep(store: &dyn RecordStore, ctx: &Context, before: Timestamp) -> Result<u64> {
-    let groups = Aggregate::new(Filter::All).by("segment_id").measure("last", Measure::Max("created_at".into()));
+    let groups = Aggregate::new(Filter::All)
+        .by("segment_id")
+        .measure("last", Measure::Max("created_at".into()));
     let table = store.aggregate(ctx, &SEGMENT_MEMBER, &groups).await?;
     let (id, last) = (table.column("segment_id")?, table.column("last")?);
     let old: Vec<Uuid> = (0..table.rows())
@@ -173,7 +216,14 @@ pub(super) async fn sweep(store: &dyn RecordStore, ctx: &Context, before: Timest
         .collect();
     let mut there = HashSet::new();
     for chunk in old.chunks(BATCH) {
-        there.extend(store.get(ctx, &SEGMENT, chunk).await?.into_iter().flatten().map(|stored| stored.id));
+        there.extend(
+            store
+                .get(ctx, &SEGMENT, chunk)
+                .await?
+                .into_iter()
+                .flatten()
+                .map(|stored| stored.id),
+        );
     }
     let mut removed = 0;
     for segment in old.into_iter().filter(|segment| !there.contains(segment)) {

@@ -24,7 +24,10 @@ impl CartTree {
     /// As [`TreeConfig::validate`].
     pub fn new(config: TreeConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { info: ProviderInfo::new("cart", "cart"), config })
+        Ok(Self {
+            info: ProviderInfo::new("cart", "cart"),
+            config,
+        })
     }
 
     /// The same, ready to be put into a registry.
@@ -42,28 +45,54 @@ impl CartTree {
     pub fn learn(&self, x: &Matrix, classes: &[usize]) -> Result<TreeModel> {
         check_classes(x, classes)?;
         let class_count = classes.iter().max().map_or(0, |max| max + 1);
-        let mut nodes = vec![Node { fork: None, counts: Vec::new() }];
+        let mut nodes = vec![Node {
+            fork: None,
+            counts: Vec::new(),
+        }];
         let mut open = vec![(0, (0..x.rows()).collect::<Vec<usize>>(), 0)];
         while let Some((at, rows, depth)) = open.pop() {
             if depth >= self.config.max_depth {
                 continue;
             }
-            let Some((column, threshold)) = self.split(x, classes, class_count, &rows) else { continue };
+            let Some((column, threshold)) = self.split(x, classes, class_count, &rows) else {
+                continue;
+            };
             let value = |row: usize| x.row(row).get(column).copied().unwrap_or(0.0);
-            let (low, high): (Vec<usize>, Vec<usize>) = rows.into_iter().partition(|row| value(*row) <= threshold);
-            let fork = Fork { column, threshold, low: nodes.len(), high: nodes.len() + 1 };
+            let (low, high): (Vec<usize>, Vec<usize>) =
+                rows.into_iter().partition(|row| value(*row) <= threshold);
+            let fork = Fork {
+                column,
+                threshold,
+                low: nodes.len(),
+                high: nodes.len() + 1,
+            };
             open.push((fork.high, high, depth + 1));
             open.push((fork.low, low, depth + 1));
             if let Some(node) = nodes.get_mut(at) {
                 node.fork = Some(fork);
             }
-            nodes.extend([Node { fork: None, counts: Vec::new() }, Node { fork: None, counts: Vec::new() }]);
+            nodes.extend([
+                Node {
+                    fork: None,
+                    counts: Vec::new(),
+                },
+                Node {
+                    fork: None,
+                    counts: Vec::new(),
+                },
+            ]);
         }
         Ok(TreeModel::grown(x, classes, nodes))
     }
 
     /// The column and threshold that lower the impurity most; nothing when none does.
-    fn split(&self, x: &Matrix, classes: &[usize], class_count: usize, rows: &[usize]) -> Option<(usize, f64)> {
+    fn split(
+        &self,
+        x: &Matrix,
+        classes: &[usize],
+        class_count: usize,
+        rows: &[usize],
+    ) -> Option<(usize, f64)> {
         let mut totals = vec![0_u64; class_count];
         let class_of = |row: usize| classes.get(row).copied().unwrap_or(0);
         for row in rows {
@@ -76,12 +105,17 @@ impl CartTree {
         let mut sorted: Vec<(f64, usize)> = Vec::with_capacity(rows.len());
         for column in 0..x.cols() {
             sorted.clear();
-            sorted.extend(rows.iter().map(|row| (x.row(*row).get(column).copied().unwrap_or(0.0), class_of(*row))));
+            sorted.extend(
+                rows.iter()
+                    .map(|row| (x.row(*row).get(column).copied().unwrap_or(0.0), class_of(*row))),
+            );
             sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
             let mut below = vec![0_u64; class_count];
             let mut above = totals.clone();
             for (i, pair) in sorted.windows(2).enumerate() {
-                let [(value, class), (next, _)] = pair else { continue };
+                let [(value, class), (next, _)] = pair else {
+                    continue;
+                };
                 *below.get_mut(*class)? += 1;
                 *above.get_mut(*class)? -= 1;
                 let low = i + 1;
@@ -92,7 +126,10 @@ impl CartTree {
                 let score = squares(&below) / low as f64 + squares(&above) / high as f64;
                 if score > best.0 {
                     let middle = value + (next - value) / 2.0;
-                    best = (score, Some((column, if middle < *next { middle } else { *value })));
+                    best = (
+                        score,
+                        Some((column, if middle < *next { middle } else { *value })),
+                    );
                 }
             }
         }

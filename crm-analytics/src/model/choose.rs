@@ -39,30 +39,40 @@ pub fn choose_clusters(
     seed: u64,
 ) -> Result<Choice> {
     if *range.start() < 2 || range.is_empty() {
-        return Err(Error::invalid("numbers of groups to choose from begin with 2 and do not go backwards")
-            .operation("clusters.choose")
-            .with("from", range.start())
-            .with("to", range.end()));
+        return Err(
+            Error::invalid("numbers of groups to choose from begin with 2 and do not go backwards")
+                .operation("clusters.choose")
+                .with("from", range.start())
+                .with("to", range.end()),
+        );
     }
     let mut scores: Vec<ClusterScore> = Vec::new();
     for clusters in range {
         let sized = clusterer.with_clusters(clusters).ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "this clusterer finds the number of groups by itself")
-                .operation("clusters.choose")
-                .with("provider", clusterer.info())
+            Error::new(
+                ErrorKind::Unsupported,
+                "this clusterer finds the number of groups by itself",
+            )
+            .operation("clusters.choose")
+            .with("provider", clusterer.info())
         })?;
         let model = sized.fit(x, seed)?;
         let labels = model.predict(x)?;
         scores.push(ClusterScore {
             clusters,
             silhouette: silhouette(x, &labels, silhouette_rows, seed)?,
-            inertia: model.centers().map(|centers| inertia(x, &labels, centers)).transpose()?,
+            inertia: model
+                .centers()
+                .map(|centers| inertia(x, &labels, centers))
+                .transpose()?,
         });
     }
-    let best = scores.iter().fold(None, |best: Option<&ClusterScore>, score| match best {
-        Some(b) if b.silhouette.mean >= score.silhouette.mean => Some(b),
-        _ => Some(score),
-    });
+    let best = scores
+        .iter()
+        .fold(None, |best: Option<&ClusterScore>, score| match best {
+            Some(b) if b.silhouette.mean >= score.silhouette.mean => Some(b),
+            _ => Some(score),
+        });
     let best = best.map_or(2, |score| score.clusters);
     Ok(Choice { scores, best })
 }

@@ -8,7 +8,9 @@ use linfa::traits::Fit;
 use linfa_clustering::KMeans;
 use serde::{Deserialize, Serialize};
 
-use super::{as_array, classify, guarded, has_distinct_rows, matrix_data, read_model, same_columns, write_model};
+use super::{
+    as_array, classify, guarded, has_distinct_rows, matrix_data, read_model, same_columns, write_model,
+};
 use crate::metrics::square_distance;
 use crate::sample::{generator, sample_rows, take_rows};
 
@@ -35,7 +37,12 @@ impl Default for KMeansConfig {
 impl KMeansConfig {
     /// `clusters` groups, everything else as usual.
     pub fn new(clusters: usize) -> Self {
-        Self { clusters, starts: 10, start_rows: 20_000, max_iterations: 300 }
+        Self {
+            clusters,
+            starts: 10,
+            start_rows: 20_000,
+            max_iterations: 300,
+        }
     }
 
     /// Checks the settings.
@@ -60,9 +67,9 @@ impl KMeansConfig {
 /// k-means: the groups with the least sum of squared distances to their centres.
 ///
 /// linfa's k-means++ (Arthur and Vassilvitskii 2007) finds the starting centres, several times, on a sample. From each,
-/// Lloyd's rounds are carried on here until no row changes its group, and the best is carried on over all rows: linfa
-/// 0.8.1 stops before, mixes up the sizes of its runs and answers the inertia of the round before last. An emptied
-/// group restarts at the row farthest from its centre. Groups are numbered by size, the largest first. Same rows and
+/// Lloyd's rounds are carried on here until no row changes its group, single rows are exchanged while that helps
+/// (Hartigan 1975), and the best is carried on over all rows: linfa 0.8.1 stops before, mixes up the sizes of its runs
+/// and answers the inertia of the round before last. An emptied group restarts at the row farthest from its centre. Groups are numbered by size, the largest first. Same rows and
 /// seed, same groups, whatever the number of threads.
 #[derive(Debug, Clone)]
 pub struct LinfaKMeans {
@@ -77,7 +84,10 @@ impl LinfaKMeans {
     /// As [`KMeansConfig::validate`].
     pub fn new(config: KMeansConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { info: ProviderInfo::new("linfa-kmeans", "kmeans"), config })
+        Ok(Self {
+            info: ProviderInfo::new("linfa-kmeans", "kmeans"),
+            config,
+        })
     }
 
     /// The same, ready to be put into a registry.
@@ -95,10 +105,12 @@ impl LinfaKMeans {
     pub fn learn(&self, x: &Matrix, seed: u64) -> Result<KMeansModel> {
         let clusters = self.config.clusters;
         if x.rows() < clusters || !has_distinct_rows(x, clusters) {
-            return Err(Error::invalid("there are fewer different rows than groups asked for; ask for fewer groups")
-                .operation("kmeans.fit")
-                .with("clusters", clusters)
-                .with("rows", x.rows()));
+            return Err(Error::invalid(
+                "there are fewer different rows than groups asked for; ask for fewer groups",
+            )
+            .operation("kmeans.fit")
+            .with("clusters", clusters)
+            .with("rows", x.rows()));
         }
         let rows = sample_rows(x.rows(), self.config.start_rows.max(clusters), seed, 1);
         let sampled = rows.len() < x.rows();
@@ -118,12 +130,16 @@ impl LinfaKMeans {
                     .map_err(classify)?;
                 Ok(model.centroids().iter().copied().collect::<Vec<f64>>())
             })?;
-            let found = rounds(&sample, centers, self.config.max_iterations);
+            let mut found = rounds(&sample, centers, self.config.max_iterations);
+            if exchange(&sample, &mut found, self.config.max_iterations) {
+                found = rounds(&sample, found.centers, self.config.max_iterations);
+            }
             if best.as_ref().is_none_or(|best| found.inertia < best.inertia) {
                 best = Some(found);
             }
         }
-        let mut best = best.ok_or_else(|| Error::unexpected("k-means made no start").operation("kmeans.fit"))?;
+        let mut best =
+            best.ok_or_else(|| Error::unexpected("k-means made no start").operation("kmeans.fit"))?;
         if sample.rows() < x.rows() {
             best = rounds(x, best.centers, self.config.max_iterations);
         }
@@ -147,9 +163,15 @@ impl Clusterer for LinfaKMeans {
     }
 
     fn with_clusters(&self, clusters: usize) -> Option<Box<dyn Clusterer>> {
-        let config = KMeansConfig { clusters, ..self.config.clone() };
+        let config = KMeansConfig {
+            clusters,
+            ..self.config.clone()
+        };
         config.validate().ok()?;
-        Some(Box::new(Self { info: self.info.clone(), config }))
+        Some(Box::new(Self {
+            info: self.info.clone(),
+            config,
+        }))
     }
 }
 
@@ -197,7 +219,13 @@ fn rounds(x: &Matrix, mut centers: Vec<f64>, max_iterations: usize) -> Rounds {
         }
         if !changed || iterations >= max_iterations {
             let inertia = distances.iter().sum();
-            return Rounds { centers, labels, inertia, iterations, converged: !changed };
+            return Rounds {
+                centers,
+                labels,
+                inertia,
+                iterations,
+                converged: !changed,
+            };
         }
         iterations += 1;
         // An emptied group restarts at the row farthest from its centre.
@@ -205,25 +233,98 @@ fn rounds(x: &Matrix, mut centers: Vec<f64>, max_iterations: usize) -> Rounds {
             if counts.get(empty) != Some(&0) {
                 continue;
             }
-            let farthest = distances.iter().enumerate().fold((0, 0.0), |best, (row, d)| {
-                if *d > best.1 { (row, *d) } else { best }
-            });
-            let Some(old) = labels.get(farthest.0).copied().filter(|_| farthest.1 > 0.0) else { continue };
+            let farthest =
+                distances.iter().enumerate().fold(
+                    (0, 0.0),
+                    |best, (row, d)| {
+                        if *d > best.1 { (row, *d) } else { best }
+                    },
+                );
+            let Some(old) = labels.get(farthest.0).copied().filter(|_| farthest.1 > 0.0) else {
+                continue;
+            };
             add(&mut sums, old, x.row(farthest.0), -1.0);
             add(&mut sums, empty, x.row(farthest.0), 1.0);
             for (label, count) in counts.iter_mut().enumerate() {
-                *count = if label == empty { 1 } else { *count - usize::from(label == old) };
+                *count = if label == empty {
+                    1
+                } else {
+                    *count - usize::from(label == old)
+                };
             }
-            if let (Some(label), Some(distance)) = (labels.get_mut(farthest.0), distances.get_mut(farthest.0)) {
+            if let (Some(label), Some(distance)) = (labels.get_mut(farthest.0), distances.get_mut(farthest.0))
+            {
                 (*label, *distance) = (empty, 0.0);
             }
         }
-        for ((center, sum), count) in centers.chunks_exact_mut(cols).zip(sums.chunks_exact(cols)).zip(&counts) {
+        for ((center, sum), count) in centers
+            .chunks_exact_mut(cols)
+            .zip(sums.chunks_exact(cols))
+            .zip(&counts)
+        {
             if *count > 0 {
-                center.iter_mut().zip(sum).for_each(|(c, s)| *c = s / *count as f64);
+                center
+                    .iter_mut()
+                    .zip(sum)
+                    .for_each(|(c, s)| *c = s / *count as f64);
             }
         }
     }
+}
+
+/// Hartigan's exchange (1975): moves single rows as long as that lowers the sum of squares, the centres following at
+/// once. It leaves many of the places where Lloyd's rounds stand still. Says whether anything moved.
+fn exchange(x: &Matrix, found: &mut Rounds, max_passes: usize) -> bool {
+    let cols = x.cols();
+    let mut counts = vec![0.0; found.centers.len() / cols];
+    for label in &found.labels {
+        if let Some(count) = counts.get_mut(*label) {
+            *count += 1.0;
+        }
+    }
+    let mut moved = false;
+    for _ in 0..max_passes {
+        let mut moved_now = false;
+        for (row, label) in x.iter_rows().zip(&mut found.labels) {
+            let own = counts.get(*label).copied().unwrap_or(0.0);
+            if own <= 1.0 {
+                continue;
+            }
+            // What leaving lowers the sum by, and what the best other group raises it by.
+            let mut leaves = 0.0;
+            let mut best = (*label, f64::INFINITY);
+            for (other, (center, count)) in found.centers.chunks_exact(cols).zip(&counts).enumerate() {
+                let square = square_distance(row, center);
+                if other == *label {
+                    leaves = square * own / (own - 1.0);
+                } else if square * count / (count + 1.0) < best.1 {
+                    best = (other, square * count / (count + 1.0));
+                }
+            }
+            // A margin above rounding, so that it ends.
+            if best.1 >= leaves * (1.0 - 1e-9) {
+                continue;
+            }
+            for (group, (center, count)) in found.centers.chunks_exact_mut(cols).zip(&mut counts).enumerate()
+            {
+                let sign = if group == *label { -1.0 } else { 1.0 };
+                if group == *label || group == best.0 {
+                    *count += sign;
+                    center
+                        .iter_mut()
+                        .zip(row)
+                        .for_each(|(c, v)| *c += sign * (v - *c) / *count);
+                }
+            }
+            *label = best.0;
+            moved_now = true;
+        }
+        if !moved_now {
+            break;
+        }
+        moved = true;
+    }
+    moved
 }
 
 fn add(sums: &mut [f64], label: usize, row: &[f64], weight: f64) {
@@ -249,18 +350,30 @@ impl KMeansModel {
     const KIND: &'static str = "kmeans";
 
     fn from_rounds(x: &Matrix, rounds: Rounds, seed: u64, starts: usize) -> Result<Self> {
-        let mut groups: Vec<(usize, &[f64])> =
-            rounds.centers.chunks_exact(x.cols()).map(|center| (0, center)).collect();
+        let mut groups: Vec<(usize, &[f64])> = rounds
+            .centers
+            .chunks_exact(x.cols())
+            .map(|center| (0, center))
+            .collect();
         for label in &rounds.labels {
             if let Some(group) = groups.get_mut(*label) {
                 group.0 += 1;
             }
         }
         groups.sort_by(|a, b| {
-            let by_center = || a.1.iter().zip(b.1).map(|(a, b)| a.total_cmp(b)).find(|o| o.is_ne());
-            b.0.cmp(&a.0).then_with(|| by_center().unwrap_or(std::cmp::Ordering::Equal))
+            let by_center = || {
+                a.1.iter()
+                    .zip(b.1)
+                    .map(|(a, b)| a.total_cmp(b))
+                    .find(|o| o.is_ne())
+            };
+            b.0.cmp(&a.0)
+                .then_with(|| by_center().unwrap_or(std::cmp::Ordering::Equal))
         });
-        let values = groups.iter().flat_map(|(_, center)| center.iter().copied()).collect();
+        let values = groups
+            .iter()
+            .flat_map(|(_, center)| center.iter().copied())
+            .collect();
         Ok(Self {
             centers: Matrix::new(x.columns().to_vec(), values)?,
             sizes: groups.iter().map(|(size, _)| *size).collect(),
@@ -279,8 +392,11 @@ impl KMeansModel {
     pub fn from_json(json: serde_json::Value) -> Result<Self> {
         let model: Self = read_model(Self::KIND, json)?;
         if model.sizes.len() != model.centers.rows() {
-            return Err(Error::new(crm_core::ErrorKind::Corrupt, "the model's sizes do not fit its centres")
-                .operation("model.read"));
+            return Err(Error::new(
+                crm_core::ErrorKind::Corrupt,
+                "the model's sizes do not fit its centres",
+            )
+            .operation("model.read"));
         }
         Ok(model)
     }
@@ -310,7 +426,9 @@ impl ClusterModel for KMeansModel {
 
     fn predict(&self, x: &Matrix) -> Result<Vec<Option<usize>>> {
         same_columns("kmeans.predict", self.centers.columns(), x)?;
-        Ok(x.iter_rows().map(|row| Some(nearest(row, self.centers.as_slice()).0)).collect())
+        Ok(x.iter_rows()
+            .map(|row| Some(nearest(row, self.centers.as_slice()).0))
+            .collect())
     }
 
     fn centers(&self) -> Option<&Matrix> {

@@ -37,7 +37,10 @@ impl LinfaDecisionTree {
     /// As [`TreeConfig::validate`].
     pub fn new(config: TreeConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { info: ProviderInfo::new("linfa-tree", "linfa-tree"), config })
+        Ok(Self {
+            info: ProviderInfo::new("linfa-tree", "linfa-tree"),
+            config,
+        })
     }
 
     /// The same, ready to be put into a registry.
@@ -54,7 +57,9 @@ impl LinfaDecisionTree {
     /// [`crm_core::ErrorKind::Invalid`] when lengths differ or there is only one class.
     pub fn learn(&self, x: &Matrix, classes: &[usize]) -> Result<TreeModel> {
         check_classes(x, classes)?;
-        let scales: Vec<f64> = (0..x.cols()).map(|col| power_of_two_of_range(x.iter_col(col))).collect();
+        let scales: Vec<f64> = (0..x.cols())
+            .map(|col| power_of_two_of_range(x.iter_col(col)))
+            .collect();
         let mut scaled = as_array(x)?;
         for (mut column, scale) in scaled.columns_mut().into_iter().zip(&scales) {
             column.mapv_inplace(|value| value / scale);
@@ -71,45 +76,75 @@ impl LinfaDecisionTree {
             })?;
             let model = TreeModel::grown(x, classes, nodes(tree.root_node(), &scales)?);
             let right = (accuracy(classes, &model.predict(x)?)? * classes.len() as f64).round() as usize;
-            let better = best.as_ref().is_none_or(|(most, kept)| {
-                right > *most || (right == *most && model.shape() < kept.shape())
-            });
+            let better = best
+                .as_ref()
+                .is_none_or(|(most, kept)| right > *most || (right == *most && model.shape() < kept.shape()));
             if better {
                 best = Some((right, model));
             }
         }
-        best.map(|(_, model)| model).ok_or_else(|| Error::unexpected("no tree was grown").operation("tree.fit"))
+        best.map(|(_, model)| model)
+            .ok_or_else(|| Error::unexpected("no tree was grown").operation("tree.fit"))
     }
 }
 
 /// The largest power of two not above the column's range; 1 for a constant column.
 fn power_of_two_of_range(values: impl Iterator<Item = f64>) -> f64 {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| {
+        (l.min(v), h.max(v))
+    });
     let range = high - low;
-    if range.is_normal() { 2.0_f64.powi(range.log2().floor().clamp(-900.0, 900.0) as i32) } else { 1.0 }
+    if range.is_normal() {
+        2.0_f64.powi(range.log2().floor().clamp(-900.0, 900.0) as i32)
+    } else {
+        1.0
+    }
 }
 
 /// linfa's tree as a list, children behind their fork, thresholds in the columns' own units.
 fn nodes(root: &TreeNode<f64, usize>, scales: &[f64]) -> Result<Vec<Node>> {
-    let odd = || Error::unexpected("linfa answered a fork without two children; please report it").operation("tree.fit");
-    let mut list = vec![Node { fork: None, counts: Vec::new() }];
+    let odd = || {
+        Error::unexpected("linfa answered a fork without two children; please report it")
+            .operation("tree.fit")
+    };
+    let mut list = vec![Node {
+        fork: None,
+        counts: Vec::new(),
+    }];
     let mut open = vec![(0, root)];
     while let Some((at, node)) = open.pop() {
         if node.is_leaf() {
             continue;
         }
         let (column, threshold, _) = node.split();
-        let children: Vec<&TreeNode<f64, usize>> = node.children().into_iter().flatten().map(|c| &**c).collect();
-        let [low, high] = children.as_slice() else { return Err(odd()) };
+        let children: Vec<&TreeNode<f64, usize>> =
+            node.children().into_iter().flatten().map(|c| &**c).collect();
+        let [low, high] = children.as_slice() else {
+            return Err(odd());
+        };
         let scale = scales.get(column).copied().ok_or_else(odd)?;
         // linfa goes low below the threshold, this list up to it.
-        let fork = Fork { column, threshold: threshold.next_down() * scale, low: list.len(), high: list.len() + 1 };
+        let fork = Fork {
+            column,
+            threshold: threshold.next_down() * scale,
+            low: list.len(),
+            high: list.len() + 1,
+        };
         open.push((fork.low, *low));
         open.push((fork.high, *high));
         if let Some(node) = list.get_mut(at) {
             node.fork = Some(fork);
         }
-        list.extend([Node { fork: None, counts: Vec::new() }, Node { fork: None, counts: Vec::new() }]);
+        list.extend([
+            Node {
+                fork: None,
+                counts: Vec::new(),
+            },
+            Node {
+                fork: None,
+                counts: Vec::new(),
+            },
+        ]);
     }
     Ok(list)
 }

@@ -26,7 +26,7 @@ mod tree;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use cart::CartTree;
-pub use choose::{ClusterScore, Choice, choose_clusters};
+pub use choose::{Choice, ClusterScore, choose_clusters};
 pub use kmeans::{KMeansConfig, KMeansModel, LinfaKMeans};
 pub use linfa_tree::LinfaDecisionTree;
 pub use pca::{LinfaPca, PcaConfig, PcaModel};
@@ -50,7 +50,11 @@ mod matrix_data {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(x: &Matrix, serializer: S) -> Result<S::Ok, S::Error> {
-        Plain { columns: x.columns().to_vec(), values: x.as_slice().to_vec() }.serialize(serializer)
+        Plain {
+            columns: x.columns().to_vec(),
+            values: x.as_slice().to_vec(),
+        }
+        .serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Matrix, D::Error> {
@@ -70,13 +74,23 @@ struct Envelope<T> {
 const FORMAT: u32 = 1;
 
 fn write_model<T: Serialize>(kind: &str, model: &T) -> Result<serde_json::Value> {
-    serde_json::to_value(Envelope { kind: kind.to_owned(), format: FORMAT, model })
-        .map_err(|e| Error::unexpected("a model cannot be written as JSON").with("kind", kind).source(e))
+    serde_json::to_value(Envelope {
+        kind: kind.to_owned(),
+        format: FORMAT,
+        model,
+    })
+    .map_err(|e| {
+        Error::unexpected("a model cannot be written as JSON")
+            .with("kind", kind)
+            .source(e)
+    })
 }
 
 fn read_model<T: DeserializeOwned>(kind: &'static str, json: serde_json::Value) -> Result<T> {
     let corrupt = |message: &'static str| {
-        Error::new(ErrorKind::Corrupt, message).operation("model.read").with("kind", kind)
+        Error::new(ErrorKind::Corrupt, message)
+            .operation("model.read")
+            .with("kind", kind)
     };
     let found: Envelope<serde_json::Value> =
         serde_json::from_value(json).map_err(|_| corrupt("not a model; expected kind, format and model"))?;
@@ -84,9 +98,11 @@ fn read_model<T: DeserializeOwned>(kind: &'static str, json: serde_json::Value) 
         return Err(corrupt("a model of another kind").with("found", found.kind));
     }
     if found.format != FORMAT {
-        return Err(corrupt("a model written in another format; use the version that wrote it, or fit again")
-            .with("found", found.format)
-            .with("supported", FORMAT));
+        return Err(corrupt(
+            "a model written in another format; use the version that wrote it, or fit again",
+        )
+        .with("found", found.format)
+        .with("supported", FORMAT));
     }
     serde_json::from_value(found.model).map_err(|_| corrupt("the model's data are damaged; fit it again"))
 }
@@ -94,8 +110,10 @@ fn read_model<T: DeserializeOwned>(kind: &'static str, json: serde_json::Value) 
 /// Runs a library's computation; its panic becomes an error, since a host must not die of a fit.
 fn guarded<T>(operation: &'static str, compute: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|_| {
-        Err(Error::unexpected("the numeric library panicked on checked input; please report it")
-            .operation(operation))
+        Err(
+            Error::unexpected("the numeric library panicked on checked input; please report it")
+                .operation(operation),
+        )
     })
 }
 
@@ -113,10 +131,12 @@ fn same_columns(operation: &'static str, fitted: &[String], found: &Matrix) -> R
     if fitted == found.columns() {
         return Ok(());
     }
-    Err(Error::invalid("the columns are not those the model was fitted on, or in another order")
-        .operation(operation)
-        .with("fitted", fitted.join(" "))
-        .with("found", found.columns().join(" ")))
+    Err(
+        Error::invalid("the columns are not those the model was fitted on, or in another order")
+            .operation(operation)
+            .with("fitted", fitted.join(" "))
+            .with("found", found.columns().join(" ")),
+    )
 }
 
 /// Whether at least `wanted` rows differ from each other.

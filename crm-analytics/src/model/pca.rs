@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use crm_core::capability::{ReduceModel, Reducer};
 use crm_core::{Error, ErrorKind, Health, Matrix, Provider, ProviderInfo, Result};
 use linfa_linalg::eigh::{EigSort, Eigh};
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
 use super::{classify, guarded, matrix_data, read_model, same_columns, write_model};
@@ -25,8 +25,8 @@ impl Default for PcaConfig {
 
 /// Principal components: the directions in which the rows differ most.
 ///
-/// The covariance matrix is taken apart by the symmetric eigen decomposition of linfa's linear algebra, and each result
-/// is checked against the matrix. `linfa-reduction` 0.8.1 is not used: its iterative solver silently answers wrong
+/// The covariance matrix is taken apart by the symmetric eigen decomposition of linfa's linear algebra. The result is
+/// checked against the matrix; where it fails, Jacobi's rotations take its place. `linfa-reduction` 0.8.1 is not used: its iterative solver silently answers wrong
 /// directions for many shapes, and panics on dependent columns. Shares are of the **total** variance, so that those of
 /// the kept directions sum to less than 1; the largest entry of each direction is positive, so that a picture does not
 /// flip. Columns are centred, not scaled: scale them first when their units differ.
@@ -45,7 +45,10 @@ impl LinfaPca {
         if config.components == 0 {
             return Err(Error::config("at least one direction must be kept").with("setting", "components"));
         }
-        Ok(Self { info: ProviderInfo::new("linfa-pca", "pca"), config })
+        Ok(Self {
+            info: ProviderInfo::new("linfa-pca", "pca"),
+            config,
+        })
     }
 
     /// The same, ready to be put into a registry.
@@ -61,12 +64,18 @@ impl LinfaPca {
     /// # Errors
     /// [`ErrorKind::Invalid`] with fewer than 2 rows or when nothing varies.
     pub fn learn(&self, x: &Matrix) -> Result<PcaModel> {
-        let invalid = |message: &'static str| Err(Error::invalid(message).operation("pca.fit").with("rows", x.rows()));
+        let invalid = |message: &'static str| {
+            Err(Error::invalid(message)
+                .operation("pca.fit")
+                .with("rows", x.rows()))
+        };
         if x.rows() < 2 {
             return invalid("principal components need at least 2 rows");
         }
         let cols = x.cols();
-        let means: Vec<f64> = (0..cols).map(|col| x.iter_col(col).sum::<f64>() / x.rows() as f64).collect();
+        let means: Vec<f64> = (0..cols)
+            .map(|col| x.iter_col(col).sum::<f64>() / x.rows() as f64)
+            .collect();
         let covariance = covariance(x, &means);
         let total: f64 = covariance.diag().sum();
         if !total.is_finite() {
@@ -75,19 +84,30 @@ impl LinfaPca {
         if total <= 0.0 {
             return invalid("all rows are equal: nothing varies");
         }
-        let (values, vectors) = guarded("pca.fit", || {
-            Ok(covariance.eigh().map_err(classify)?.sort_eig_desc())
-        })?;
-        verify(&covariance, total, values.as_slice().unwrap_or_default(), &vectors)?;
+        // As shares of the total, so that neither tiny nor huge units are lost within.
+        let shares = covariance.mapv(|v| v / total);
+        let linfas = guarded("pca.fit", || Ok(shares.eigh().map_err(classify)?.sort_eig_desc()));
+        let (values, vectors) = match linfas {
+            Ok(found) if verify(&shares, &found).is_ok() => found,
+            // It gives up, or answers nonsense, on some matrices whose entries differ by many orders of magnitude.
+            _ => jacobi(&shares),
+        };
+        let found = (values, vectors);
+        verify(&shares, &found)?;
+        let (values, vectors) = found;
         let kept = self.config.components.min(cols);
         let mut rows = Vec::with_capacity(kept * cols);
-        let mut variances = Vec::with_capacity(kept);
+        let mut ratios: Vec<f64> = Vec::with_capacity(kept);
         for (value, vector) in values.iter().zip(vectors.columns()).take(kept) {
             // Rounding may leave a zero slightly below zero.
-            variances.push(value.max(0.0));
+            ratios.push(value.max(0.0));
             let strongest = vector.iter().copied().fold(0.0_f64, |best, v| {
                 // The first of entries that are equal but for rounding decides.
-                if v.abs() > best.abs() * (1.0 + 1e-9) { v } else { best }
+                if v.abs() > best.abs() * (1.0 + 1e-9) {
+                    v
+                } else {
+                    best
+                }
             });
             let sign = if strongest < 0.0 { -1.0 } else { 1.0 };
             rows.extend(vector.iter().map(|v| v * sign));
@@ -95,8 +115,8 @@ impl LinfaPca {
         Ok(PcaModel {
             means,
             components: Matrix::new(x.columns().to_vec(), rows)?,
-            ratios: variances.iter().map(|v| v / total).collect(),
-            variances,
+            variances: ratios.iter().map(|ratio| ratio * total).collect(),
+            ratios,
         })
     }
 }
@@ -107,28 +127,80 @@ fn covariance(x: &Matrix, means: &[f64]) -> Array2<f64> {
     let mut sums = vec![0.0; cols * cols];
     let mut centred = vec![0.0; cols];
     for row in x.iter_rows() {
-        centred.iter_mut().zip(row.iter().zip(means)).for_each(|(c, (v, m))| *c = v - m);
+        centred
+            .iter_mut()
+            .zip(row.iter().zip(means))
+            .for_each(|(c, (v, m))| *c = v - m);
         for (sums, a) in sums.chunks_exact_mut(cols).zip(&centred) {
             sums.iter_mut().zip(&centred).for_each(|(sum, b)| *sum += a * b);
         }
     }
     let n = (x.rows() - 1) as f64;
-    Array2::from_shape_fn((cols, cols), |(i, j)| sums.get(i * cols + j).copied().unwrap_or(0.0) / n)
+    Array2::from_shape_fn((cols, cols), |(i, j)| {
+        sums.get(i * cols + j).copied().unwrap_or(0.0) / n
+    })
 }
 
-/// `C v = value v` and unit length for every pair, and the values sum to the total variance.
-fn verify(covariance: &Array2<f64>, total: f64, values: &[f64], vectors: &Array2<f64>) -> Result<()> {
-    let near = |a: f64, b: f64, scale: f64| (a - b).abs() <= 1e-8 * scale;
-    let mut right = values.len() == covariance.nrows() && near(values.iter().sum(), total, total);
+/// `C v = value v` and unit length for every pair, and the values sum to the trace, which is 1.
+fn verify(shares: &Array2<f64>, (values, vectors): &(Array1<f64>, Array2<f64>)) -> Result<()> {
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-8;
+    let mut right = values.len() == shares.nrows() && near(values.sum(), 1.0);
     for (value, vector) in values.iter().zip(vectors.columns()) {
-        let image = covariance.dot(&vector);
-        right &= near(vector.dot(&vector), 1.0, 1.0);
-        right &= image.iter().zip(vector).all(|(a, b)| near(*a, value * b, total));
+        let image = shares.dot(&vector);
+        right &= near(vector.dot(&vector), 1.0);
+        right &= image.iter().zip(vector).all(|(a, b)| near(*a, value * b));
     }
     if right {
         return Ok(());
     }
     Err(Error::unexpected("the eigen decomposition failed its check; please report it").operation("pca.fit"))
+}
+
+/// Eigenvalues, the largest first, and vectors of a symmetric matrix by rotations (Jacobi 1846; Golub and Van Loan,
+/// Matrix Computations, 8.5): slower, but at home with any spread of entries.
+fn jacobi(matrix: &Array2<f64>) -> (Array1<f64>, Array2<f64>) {
+    let n = matrix.nrows();
+    let mut a = matrix.clone();
+    let mut vectors = Array2::eye(n);
+    for _sweep in 0..60 {
+        let off: f64 = a
+            .indexed_iter()
+            .filter(|((i, j), _)| i != j)
+            .map(|(_, v)| v.abs())
+            .sum();
+        if off <= 1e-16 {
+            break;
+        }
+        for p in 0..n {
+            for q in p + 1..n {
+                if a[[p, q]] == 0.0 {
+                    continue;
+                }
+                let theta = (a[[q, q]] - a[[p, p]]) / (2.0 * a[[p, q]]);
+                let tangent = theta.signum() / (theta.abs() + theta.hypot(1.0));
+                let cosine = 1.0 / tangent.hypot(1.0);
+                let sine = tangent * cosine;
+                for k in 0..n {
+                    let (x, y) = (a[[k, p]], a[[k, q]]);
+                    (a[[k, p]], a[[k, q]]) = (cosine * x - sine * y, sine * x + cosine * y);
+                }
+                for k in 0..n {
+                    let (x, y) = (a[[p, k]], a[[q, k]]);
+                    (a[[p, k]], a[[q, k]]) = (cosine * x - sine * y, sine * x + cosine * y);
+                }
+                for k in 0..n {
+                    let (x, y) = (vectors[[k, p]], vectors[[k, q]]);
+                    (vectors[[k, p]], vectors[[k, q]]) = (cosine * x - sine * y, sine * x + cosine * y);
+                }
+            }
+        }
+    }
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|i, j| a[[*j, *j]].total_cmp(&a[[*i, *i]]));
+    (
+        order.iter().map(|i| a[[*i, *i]]).collect(),
+        vectors.select(ndarray::Axis(1), &order),
+    )
 }
 
 #[async_trait]
@@ -171,7 +243,10 @@ impl PcaModel {
             || model.variances.len() != directions
             || model.ratios.len() != directions
         {
-            return Err(Error::new(ErrorKind::Corrupt, "the model's parts do not fit each other").operation("model.read"));
+            return Err(
+                Error::new(ErrorKind::Corrupt, "the model's parts do not fit each other")
+                    .operation("model.read"),
+            );
         }
         Ok(model)
     }
@@ -188,10 +263,19 @@ impl ReduceModel for PcaModel {
         let mut values = Vec::with_capacity(x.rows() * self.components.rows());
         for row in x.iter_rows() {
             values.extend(self.components.iter_rows().map(|direction| {
-                row.iter().zip(&self.means).zip(direction).map(|((v, m), d)| (v - m) * d).sum::<f64>()
+                row.iter()
+                    .zip(&self.means)
+                    .zip(direction)
+                    .map(|((v, m), d)| (v - m) * d)
+                    .sum::<f64>()
             }));
         }
-        Matrix::new((1..=self.components.rows()).map(|i| format!("component_{i}")).collect(), values)
+        Matrix::new(
+            (1..=self.components.rows())
+                .map(|i| format!("component_{i}"))
+                .collect(),
+            values,
+        )
     }
 
     fn explained_ratio(&self) -> &[f64] {
@@ -204,5 +288,27 @@ impl ReduceModel for PcaModel {
 
     fn to_json(&self) -> Result<serde_json::Value> {
         write_model(Self::KIND, self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotations_agree_with_linfa_and_hold_where_it_does_not() {
+        let plain = ndarray::array![[0.5, 0.2, 0.1], [0.2, 0.3, -0.1], [0.1, -0.1, 0.2]];
+        let ours = jacobi(&plain);
+        verify(&plain, &ours).unwrap();
+        let theirs = plain.eigh().unwrap().sort_eig_desc();
+        assert!(ours.0.iter().zip(&theirs.0).all(|(a, b)| (a - b).abs() < 1e-12));
+        let spread = ndarray::array![
+            [1.0, 1e-140, 1e-75],
+            [1e-140, 1e-280, 1e-220],
+            [1e-75, 1e-220, 1e-150]
+        ];
+        verify(&spread, &jacobi(&spread)).unwrap();
+        let wrong = (theirs.0, ndarray::Array2::eye(3));
+        assert!(verify(&plain, &wrong).is_err(), "the check can fail");
     }
 }

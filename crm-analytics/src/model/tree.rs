@@ -16,7 +16,10 @@ pub struct TreeConfig {
 
 impl Default for TreeConfig {
     fn default() -> Self {
-        Self { max_depth: 3, min_leaf_rows: 1 }
+        Self {
+            max_depth: 3,
+            min_leaf_rows: 1,
+        }
     }
 }
 
@@ -61,15 +64,26 @@ impl Node {
     }
     /// The most frequent class; the first of equals.
     fn class(&self) -> usize {
-        let best = self.counts.iter().enumerate().max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(&a.0)));
+        let best = self
+            .counts
+            .iter()
+            .enumerate()
+            .max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(&a.0)));
         best.map_or(0, |(class, _)| class)
     }
     /// Gini impurity times rows.
     fn impurity(&self) -> f64 {
         let rows = self.rows() as f64;
-        if rows == 0.0 { 0.0 } else { rows - self.counts.iter().map(|c| (*c as f64).powi(2)).sum::<f64>() / rows }
+        if rows == 0.0 {
+            0.0
+        } else {
+            rows - self.counts.iter().map(|c| (*c as f64).powi(2)).sum::<f64>() / rows
+        }
     }
 }
+
+/// Column, low side, threshold of each fork on a way.
+type Conditions = Vec<(usize, bool, f64)>;
 
 /// A learned decision tree, whoever learned it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,7 +101,9 @@ impl TreeModel {
     /// From nodes with their forks set; counts are taken from the rows, forks that decide nothing are removed.
     pub(super) fn grown(x: &Matrix, classes: &[usize], mut nodes: Vec<Node>) -> Self {
         let class_count = classes.iter().max().map_or(0, |max| max + 1);
-        nodes.iter_mut().for_each(|node| node.counts = vec![0; class_count]);
+        nodes
+            .iter_mut()
+            .for_each(|node| node.counts = vec![0; class_count]);
         for (row, class) in x.iter_rows().zip(classes) {
             let mut at = Some(0);
             while let Some(node) = at.and_then(|at| nodes.get_mut(at)) {
@@ -99,13 +115,18 @@ impl TreeModel {
         }
         // Children stand behind their fork: from the back, every fork sees its children as they will be.
         for at in (0..nodes.len()).rev() {
-            let same = nodes.get(at).and_then(|node| node.fork.as_ref()).is_some_and(|fork| {
-                let leaf = |i: usize| nodes.get(i).filter(|n| n.fork.is_none());
-                match (leaf(fork.low), leaf(fork.high)) {
-                    (Some(low), Some(high)) => low.rows() == 0 || high.rows() == 0 || low.class() == high.class(),
-                    _ => false,
-                }
-            });
+            let same = nodes
+                .get(at)
+                .and_then(|node| node.fork.as_ref())
+                .is_some_and(|fork| {
+                    let leaf = |i: usize| nodes.get(i).filter(|n| n.fork.is_none());
+                    match (leaf(fork.low), leaf(fork.high)) {
+                        (Some(low), Some(high)) => {
+                            low.rows() == 0 || high.rows() == 0 || low.class() == high.class()
+                        }
+                        _ => false,
+                    }
+                });
             if let Some(node) = nodes.get_mut(at).filter(|_| same) {
                 node.fork = None;
             }
@@ -114,7 +135,11 @@ impl TreeModel {
         let mut importances = vec![0.0; x.cols()];
         for node in &nodes {
             let Some(fork) = &node.fork else { continue };
-            let children = [fork.low, fork.high].iter().filter_map(|i| nodes.get(*i)).map(Node::impurity).sum::<f64>();
+            let children = [fork.low, fork.high]
+                .iter()
+                .filter_map(|i| nodes.get(*i))
+                .map(Node::impurity)
+                .sum::<f64>();
             if let Some(importance) = importances.get_mut(fork.column) {
                 *importance += (node.impurity() - children).max(0.0);
             }
@@ -123,7 +148,12 @@ impl TreeModel {
         if total > 0.0 {
             importances.iter_mut().for_each(|importance| *importance /= total);
         }
-        Self { columns: x.columns().to_vec(), classes: class_count, nodes, importances }
+        Self {
+            columns: x.columns().to_vec(),
+            classes: class_count,
+            nodes,
+            importances,
+        }
     }
 
     /// Reads a model written by [`ClassifierModel::to_json`].
@@ -180,14 +210,22 @@ impl TreeModel {
 
     /// What orders two trees over the same rows: fewer leaves, then columns and thresholds.
     pub(super) fn shape(&self) -> (usize, Vec<(usize, u64)>) {
-        let forks = self.nodes.iter().filter_map(|n| n.fork.as_ref()).map(|f| (f.column, f.threshold.to_bits()));
+        let forks = self
+            .nodes
+            .iter()
+            .filter_map(|n| n.fork.as_ref())
+            .map(|f| (f.column, f.threshold.to_bits()));
         (self.leaves(), forks.collect())
     }
 }
 
 impl Fork {
     fn next(&self, row: &[f64]) -> usize {
-        if row.get(self.column).is_some_and(|value| *value <= self.threshold) { self.low } else { self.high }
+        if row.get(self.column).is_some_and(|value| *value <= self.threshold) {
+            self.low
+        } else {
+            self.high
+        }
     }
 }
 
@@ -221,7 +259,11 @@ fn compact(nodes: &[Node]) -> Vec<Node> {
         .zip(&reached)
         .filter(|(_, kept)| **kept)
         .map(|(node, _)| Node {
-            fork: node.fork.as_ref().map(|f| Fork { low: place(f.low), high: place(f.high), ..f.clone() }),
+            fork: node.fork.as_ref().map(|f| Fork {
+                low: place(f.low),
+                high: place(f.high),
+                ..f.clone()
+            }),
             counts: node.counts.clone(),
         })
         .collect()
@@ -239,14 +281,17 @@ impl ClassifierModel for TreeModel {
 
     fn rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
-        let mut open: Vec<(usize, Vec<(usize, bool, f64)>)> = vec![(0, Vec::new())];
+        let mut open: Vec<(usize, Conditions)> = vec![(0, Vec::new())];
         while let Some((at, conditions)) = open.pop() {
             let Some(node) = self.nodes.get(at) else { continue };
             if let Some(fork) = &node.fork {
                 for (child, low) in [(fork.high, false), (fork.low, true)] {
                     let mut conditions = conditions.clone();
                     // A later condition on the same column and side is always the tighter one.
-                    match conditions.iter_mut().find(|(column, side, _)| *column == fork.column && *side == low) {
+                    match conditions
+                        .iter_mut()
+                        .find(|(column, side, _)| *column == fork.column && *side == low)
+                    {
                         Some(condition) => condition.2 = fork.threshold,
                         None => conditions.push((fork.column, low, fork.threshold)),
                     }
@@ -259,7 +304,10 @@ impl ClassifierModel for TreeModel {
             let name = |column: usize| self.columns.get(column).cloned().unwrap_or_default();
             rules.push(Rule {
                 class,
-                conditions: conditions.into_iter().map(|(column, low, value)| (name(column), low, value)).collect(),
+                conditions: conditions
+                    .into_iter()
+                    .map(|(column, low, value)| (name(column), low, value))
+                    .collect(),
                 rows,
                 purity: if rows == 0 { 0.0 } else { hits as f64 / rows as f64 },
             });
@@ -275,7 +323,10 @@ impl ClassifierModel for TreeModel {
 /// What every tree asks of its input.
 pub(super) fn check_classes(x: &Matrix, classes: &[usize]) -> Result<()> {
     let invalid = |message: &'static str| {
-        Err(Error::invalid(message).operation("tree.fit").with("rows", x.rows()).with("classes", classes.len()))
+        Err(Error::invalid(message)
+            .operation("tree.fit")
+            .with("rows", x.rows())
+            .with("classes", classes.len()))
     };
     if classes.len() != x.rows() {
         return invalid("there are not as many classes as rows");

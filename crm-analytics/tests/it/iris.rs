@@ -6,12 +6,17 @@ use crm_core::Matrix;
 pub(crate) fn iris() -> (Matrix, Vec<usize>) {
     let mut values = Vec::new();
     let mut species = Vec::new();
-    for line in include_str!("../iris.csv").lines().filter(|line| !line.starts_with('#')) {
+    for line in include_str!("../iris.csv")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
         let numbers: Vec<f64> = line.split(',').map(|n| n.parse().unwrap()).collect();
         values.extend_from_slice(&numbers[..4]);
         species.push(numbers[4] as usize);
     }
-    let columns = ["sepal_length", "sepal_width", "petal_length", "petal_width"].map(String::from).to_vec();
+    let columns = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+        .map(String::from)
+        .to_vec();
     (Matrix::new(columns, values).unwrap(), species)
 }
 
@@ -22,7 +27,11 @@ pub(crate) fn standardised(x: &Matrix) -> Matrix {
         let n = x.rows() as f64;
         let mean = x.iter_col(col).sum::<f64>() / n;
         let deviation = (x.iter_col(col).map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
-        values.iter_mut().skip(col).step_by(x.cols()).for_each(|v| *v = (*v - mean) / deviation);
+        values
+            .iter_mut()
+            .skip(col)
+            .step_by(x.cols())
+            .for_each(|v| *v = (*v - mean) / deviation);
     }
     Matrix::new(x.columns().to_vec(), values).unwrap()
 }

@@ -1,6 +1,15 @@
-//! Tests of crm-analytics against published values, real stores and hostile input.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+//! Tests of crm-analytics against published values, a store, broken-off runs and hostile input.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 mod clean;
+mod insights;
 mod iris;
 mod model;
+#[cfg(feature = "plot")]
+mod plot;
