@@ -59,6 +59,7 @@ pub async fn racing_updates_lose_nothing(store: Arc<dyn RecordStore>) {
             let mut wrote = 0;
             while wrote < 50 {
                 let now = desk.one(id).await.expect("there");
+                tokio::task::yield_now().await; // so that another writer comes in between, also on one core
                 let next = now.record.int("n").unwrap() + 1;
                 let record = now.record.with("n", next).unwrap();
                 match desk
