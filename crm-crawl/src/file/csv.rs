@@ -1,0 +1,270 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use crm_core::capability::{Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, Progress};
+use crm_core::{Clock, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, SystemClock};
+use serde::{Deserialize, Serialize};
+
+use super::mapping::CsvMapping;
+use super::rows::{KIND, Rows, Stand, unreadable};
+use crate::assemble::Reading;
+
+/// Which file, and how it is read.
+///
+/// ```
+/// use crm_crawl::file::CsvConfig;
+///
+/// let config: CsvConfig = serde_json::from_str(
+///     r#"{"path": "orders.csv", "name": "shop", "delimiter": ";", "encoding": "windows-1252",
+///         "mapping": [{"column": "Kunde", "target": "external:shop"}],
+///         "reading": {"phone_region": "AU", "date_formats": ["%d.%m.%Y"]}}"#,
+/// )
+/// .unwrap();
+/// assert!(config.validate().is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CsvConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// The collector's name and the source in the drafts' provenance.
+    pub name: String,
+    /// What stands between columns, one ASCII character; found out from the header when not set (`,` `;` tab `|`).
+    #[serde(default, with = "delimiter")]
+    pub delimiter: Option<u8>,
+    /// `auto` (byte order mark, UTF-16 by its zero bytes, else UTF-8) or a label of the WHATWG Encoding Standard.
+    #[serde(default = "auto")]
+    pub encoding: String,
+    /// The names of the columns of a file without a header; its first line is data then.
+    #[serde(default)]
+    pub columns: Option<Vec<String>>,
+    /// Which column says what; usual names are recognised when not set ([`CsvMapping::recognise`]).
+    #[serde(default)]
+    pub mapping: Option<CsvMapping>,
+    /// How dates, amounts and phone numbers are read.
+    #[serde(default)]
+    pub reading: Reading,
+    /// Rows in one delivery, 1 to 10,000. 500.
+    #[serde(default = "batch")]
+    pub batch: usize,
+}
+
+fn auto() -> String {
+    "auto".to_owned()
+}
+
+fn batch() -> usize {
+    500
+}
+
+mod delimiter {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(super) fn serialize<S: Serializer>(delimiter: &Option<u8>, serializer: S) -> Result<S::Ok, S::Error> {
+        delimiter.map(char::from).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+        match Option::<char>::deserialize(deserializer)? {
+            None => Ok(None),
+            Some(c) if c.is_ascii() => Ok(Some(c as u8)),
+            Some(_) => Err(D::Error::custom("the delimiter is one ASCII character")),
+        }
+    }
+}
+
+impl CsvConfig {
+    /// The file at `path`, its source named `name`, everything else found out.
+    pub fn new(path: impl Into<PathBuf>, name: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            name: name.into(),
+            delimiter: None,
+            encoding: auto(),
+            columns: None,
+            mapping: None,
+            reading: Reading::default(),
+            batch: batch(),
+        }
+    }
+
+    /// Checks every setting that can be checked without the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |setting: &'static str, message: &'static str| {
+            Err(Error::config(message).with("setting", setting))
+        };
+        if self.name.trim().is_empty() {
+            return wrong("name", "a collector has a name");
+        }
+        if !(1..=10_000).contains(&self.batch) {
+            return wrong("batch", "a delivery has 1 to 10,000 rows");
+        }
+        if self
+            .delimiter
+            .is_some_and(|d| !d.is_ascii() || matches!(d, b'"' | b'\r' | b'\n' | 0))
+        {
+            return wrong(
+                "delimiter",
+                "the delimiter is one ASCII character, not a quote or a line end",
+            );
+        }
+        super::decode::detect(b"", &self.encoding)?;
+        self.reading.validate()?;
+        if let Some(mapping) = &self.mapping {
+            mapping.validate(&self.reading)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a delimited file (RFC 4180 and what people make of it): a line a person, or an order with a reference to one.
+///
+/// The file is streamed: memory does not grow with it. A row that has another number of columns than the header, a
+/// value that cannot be read, or bytes that are not of the encoding is rejected with its line and column, and the rest
+/// goes on. A mapped column that is missing, or a quote that is never closed, is an error.
+///
+/// It goes on from every checkpoint, and refuses to when the file is not the same any more.
+pub struct CsvCollector {
+    info: ProviderInfo,
+    config: Arc<CsvConfig>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for CsvCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsvCollector")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CsvCollector {
+    /// A collector of one file; the file is opened when it runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the setting that is wrong.
+    pub fn new(config: CsvConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self {
+            info: ProviderInfo::new("csv", config.name.as_str()),
+            config: Arc::new(config),
+            clock: SystemClock::shared(),
+        })
+    }
+
+    /// Takes the time of observation from `clock`.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
+#[async_trait]
+impl Provider for CsvCollector {
+    fn info(&self) -> &ProviderInfo {
+        &self.info
+    }
+
+    async fn check(&self) -> Result<Health> {
+        let config = self.config.clone();
+        blocking(move || std::fs::File::open(&config.path).map_err(|error| unreadable(&config.path, error)))
+            .await??;
+        Ok(Health::Ready)
+    }
+}
+
+#[async_trait]
+impl Collector for CsvCollector {
+    fn capability(&self) -> CollectorCapability {
+        CollectorCapability::new(true, true)
+    }
+
+    /// [`Progress`] counts bytes. Errors as [`CsvCollector`] says; [`ErrorKind::Conflict`] when the file changed since
+    /// the checkpoint, [`ErrorKind::Invalid`] when the checkpoint is another collector's.
+    async fn collect(
+        &self,
+        ctx: &Context,
+        resume: Option<&Checkpoint>,
+        sink: &mut dyn DraftSink,
+    ) -> Result<Progress> {
+        let resume = resume.map(stand).transpose()?;
+        let fresh = resume.is_none();
+        let config = self.config.clone();
+        let mut rows = blocking(move || Rows::open(&config, resume.as_ref())).await??;
+        let total = rows.size();
+        let mut progress = Progress::default();
+        progress.total = Some(total);
+        progress.drafts = rows.stand().drafts;
+        progress.rejects = rows.stand().rejects;
+        let mut delivered = !fresh;
+        loop {
+            ctx.check(self.clock.as_ref())?;
+            let (count, now) = (self.config.batch, self.clock.now());
+            let (back, batch) = blocking(move || {
+                let batch = rows.next(count, now);
+                (rows, batch)
+            })
+            .await?;
+            rows = back;
+            progress.done = if matches!(batch.end, Some(Ok(()))) {
+                total
+            } else {
+                batch.bytes
+            };
+            progress.drafts = batch.stand.drafts;
+            progress.rejects = batch.stand.rejects;
+            // A file without rows still leaves a checkpoint: it was read.
+            if !(batch.drafts.is_empty() && batch.rejects.is_empty() && delivered) {
+                let checkpoint = serde_json::to_value(&batch.stand)
+                    .map_err(|error| Error::unexpected("a checkpoint cannot be written").source(error))?;
+                sink.deliver(Delivery {
+                    drafts: batch.drafts,
+                    rejects: batch.rejects,
+                    checkpoint: Some(Checkpoint(checkpoint)),
+                    progress,
+                })
+                .await?;
+                delivered = true;
+            }
+            match batch.end {
+                None => {}
+                Some(Ok(())) => {
+                    tracing::debug!(collector = %self.info, drafts = progress.drafts, rejects = progress.rejects, "file read");
+                    return Ok(progress);
+                }
+                Some(Err(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+fn stand(checkpoint: &Checkpoint) -> Result<Stand> {
+    let wrong = || {
+        Error::invalid("the checkpoint is not one of this collector; start anew without it")
+            .operation("csv.resume")
+    };
+    let stand: Stand = serde_json::from_value(checkpoint.0.clone()).map_err(|_| wrong())?;
+    if stand.kind == KIND {
+        Ok(stand)
+    } else {
+        Err(wrong())
+    }
+}
+
+/// Runs what reads files off the async workers.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        if error.is_cancelled() {
+            Error::new(ErrorKind::Cancelled, "the runtime is shutting down")
+        } else {
+            Error::unexpected("reading the file panicked").source(error)
+        }
+    })
+}

@@ -1,0 +1,111 @@
+use crm_core::ErrorKind;
+use crm_core::capability::Collector;
+use crm_core::registry::Catalog;
+
+use crate::run;
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::new();
+    crm_crawl::catalog::register(&mut catalog);
+    catalog
+}
+
+#[tokio::test]
+async fn a_file_by_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my people & co.csv");
+    std::fs::write(
+        &path,
+        "who;mail;day;sum;no\nAna;a@example.com;31.12.2025;9.90;1\n",
+    )
+    .unwrap();
+    let path = path.to_str().unwrap().replace(' ', "%20");
+    let url = format!(
+        "csv:{path}?name=shop&delimiter=%3B&currency=EUR&date_format=%25d.%25m.%25Y&map.who=name&map.mail=email\
+         &map.day=order.date&map.sum=order.amount&map.no=order.id"
+    );
+    let collector = catalog().open::<dyn Collector>(&url).await.unwrap();
+    assert_eq!(collector.info().name, "shop");
+    let (kept, result) = run(collector.as_ref(), None).await;
+    result.unwrap();
+    assert_eq!(kept.drafts()[0].orders[0].total.to_string(), "9.90 EUR");
+}
+
+#[tokio::test]
+async fn a_file_by_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.csv"), "email\na@example.com\n").unwrap();
+    let config = folder.path().join("p.json");
+    std::fs::write(&config, r#"{"path": "p.csv", "name": "people"}"#).unwrap();
+    let collector = catalog()
+        .open::<dyn Collector>(&format!("csv:{}", config.display()))
+        .await
+        .unwrap();
+    let (kept, result) = run(collector.as_ref(), None).await;
+    result.unwrap();
+    assert_eq!(kept.emails(), ["a@example.com"]);
+
+    std::fs::write(&config, r#"{"path": "p.csv", "name": "people", "bach": 3}"#).unwrap();
+    let error = catalog()
+        .open::<dyn Collector>(&format!("csv:{}", config.display()))
+        .await
+        .unwrap_err();
+    assert!(error.context("reason").unwrap().contains("bach"), "{error}");
+}
+
+#[tokio::test]
+async fn wrong_urls_say_what_is_wrong() {
+    for (url, setting) in [
+        ("csv:", "path"),
+        ("csv:p.csv?deli=x", "deli"),
+        ("csv:p.csv?delimiter=xy", "delimiter"),
+        ("csv:p.csv?region=Australia", "phone_region"),
+        ("csv:gone.json", "path"),
+    ] {
+        let error = catalog().open::<dyn Collector>(url).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.context("setting")),
+            (ErrorKind::Config, Some(setting)),
+            "{url}: {error}"
+        );
+    }
+    let error = catalog()
+        .open::<dyn Collector>("csv:p.csv?map.mail=e-mail")
+        .await
+        .unwrap_err();
+    assert_eq!(error.context("target"), Some("e-mail"));
+}
+
+#[cfg(feature = "crawl")]
+#[tokio::test]
+async fn a_spider_by_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("site.json");
+    let spec = r#"{"name": "site", "start": ["https://shop.example/"], "item": "div", "fields": [{"target": "email"}]}"#;
+    std::fs::write(&path, spec).unwrap();
+    let url = format!("spider:{}", path.display());
+    assert_eq!(
+        catalog().open::<dyn Collector>(&url).await.unwrap().info().name,
+        "site"
+    );
+    std::fs::write(&path, spec.replace("\"div\"", "\"div[\"")).unwrap();
+    let error = catalog().open::<dyn Collector>(&url).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("setting")),
+        (ErrorKind::Config, Some("item")),
+        "{error}"
+    );
+}
+
+#[cfg(not(feature = "crawl"))]
+#[tokio::test]
+async fn a_spider_left_out_names_its_feature() {
+    let error = catalog()
+        .open::<dyn Collector>("spider:site.json")
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("feature")),
+        (ErrorKind::Unsupported, Some("crawl"))
+    );
+}
