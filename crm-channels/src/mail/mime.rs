@@ -152,4 +152,33 @@ mod tests {
             "{wire}"
         );
     }
+
+    proptest::proptest! {
+        /// Whatever is put into names, subject, values and text: refused, or the same header lines as ever.
+        #[test]
+        fn nothing_forges_a_header(
+            name in "\\PC{0,40}|[a-z\r\n:\0]{0,12}",
+            subject in "\\PC{0,300}|[a-z\r\n: ]{0,40}",
+            value in "\\PC{0,120}|[a-z\r\n: ]{0,20}",
+            text in "(?s).{0,400}",
+        ) {
+            let mut mail = mail(&text);
+            mail.to.name = name;
+            mail.subject = subject;
+            mail.headers.insert("X-Note".into(), value);
+            if let Ok(wire) = bytes(&mail, at()) {
+                let wire = String::from_utf8(wire).unwrap();
+                let (head, _) = wire.split_once("\r\n\r\n").unwrap();
+                let mut names: Vec<&str> =
+                    head.split("\r\n").filter(|l| !l.starts_with([' ', '\t'])).filter_map(|l| l.split(':').next()).collect();
+                names.sort_unstable();
+                let usual = ["Content-Transfer-Encoding", "Content-Type", "Date", "From", "MIME-Version", "Message-ID",
+                    "Subject", "To", "X-Note"];
+                proptest::prop_assert_eq!(names, usual.to_vec());
+                for line in wire.split("\r\n") {
+                    proptest::prop_assert!(line.len() <= 998 && !line.contains(['\r', '\n']));
+                }
+            }
+        }
+    }
 }
