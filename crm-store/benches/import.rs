@@ -7,7 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crm_core::customer::{ContactKind, Draft, ExternalRef, PersonName, Provenance};
+use crm_core::customer::{
+    ContactKind, Draft, EmailAddress, ExternalRef, PersonName, PhoneNumber, Provenance,
+};
 use crm_core::query::{Filter, Query};
 use crm_core::{Context, RandomIds, SystemClock, TenantId, Timestamp};
 use crm_store::customers::{Customers, ImportOptions};
@@ -58,6 +60,14 @@ async fn main() {
     let ctx = Context::new(TenantId::new("bench").unwrap());
 
     timed("make drafts (not stored)", count, async { (0..count).map(draft).map(drop).for_each(drop) }).await;
+    timed("of it: reading phone numbers", count, async {
+        (0..count).for_each(|n| drop(PhoneNumber::parse(&draft(n).phones[0], None).unwrap()));
+    })
+    .await;
+    timed("of it: reading e-mail addresses", count, async {
+        (0..count).for_each(|n| drop(EmailAddress::parse(&draft(n).emails[0]).unwrap()));
+    })
+    .await;
     let fresh = customers.import(&ctx, "fresh", (0..count).map(draft), ImportOptions::default());
     let report = timed("import, all new", count, fresh).await.unwrap();
     assert_eq!((report.created, report.rejected + report.fields_rejected), (count, 0));

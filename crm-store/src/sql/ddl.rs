@@ -96,6 +96,9 @@ pub(super) async fn migrate<D: Dialect>(lane: &mut Lane<'_, D>, schemas: &[&'sta
             ledger::add::<D>(schema.name, &text, &hash)
         };
         lane.execute(entry).await.map_err(Fault::into_error)?;
+        for sql in D::statistics(schema) {
+            lane.execute(sql).await.map_err(Fault::into_error)?;
+        }
         known.insert(schema.name.to_owned(), (text, hash));
     }
     Ok(())

@@ -305,3 +305,37 @@ async fn every_schema_of_customers_is_sound() {
         schema.validate().unwrap();
     }
 }
+
+/// Keys are found by their index, however the answer is ordered: else every lookup reads the whole tenant.
+#[tokio::test]
+async fn lookups_use_their_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("crm.db");
+    let store = SqliteStore::open_file(&path, SqliteConfig::default()).await.unwrap();
+    store.migrate(&SCHEMAS).await.unwrap();
+    let mut other = raw(&path).await;
+    let many = vec!["?"; 2048].join(", ");
+    let mut plan = async |sql: String| {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut other).await.unwrap();
+        rows.iter().map(|row| row.get::<String, _>(3)).collect::<Vec<_>>().join("; ")
+    };
+    for (table, condition, order, index) in [
+        ("crm_contact_point", format!("match_key IS NOT NULL AND match_key IN ({many})"), "id", "crm_contact_point_match"),
+        ("crm_contact_point", "match_key IS NOT NULL AND match_key = ?".into(), "id", "crm_contact_point_match"),
+        ("crm_contact_point", "customer_id IN (?)".into(), "id", "crm_contact_point_customer"),
+        ("crm_external_ref", format!("(system = ? AND external_id IN ({many}))"), "id", "crm_external_ref_key"),
+        ("crm_external_ref", format!("customer_id IN ({many})"), "id", "crm_external_ref_customer"),
+        ("crm_order", "customer_id = ?".into(), "id", "crm_order_customer"),
+        ("crm_order", "customer_id = ?".into(), "at DESC NULLS LAST, id", "crm_order_customer"),
+        ("crm_order", format!("(source = ? AND event_id IN ({many}))"), "id", "crm_order_event"),
+        ("crm_customer", "1 = 1".into(), "created_at ASC NULLS FIRST, id", "crm_customer_created_at"),
+        ("crm_customer", "id > ?".into(), "id", "PRIMARY KEY"),
+        ("crm_customer", format!("id IN ({many})"), "id", "PRIMARY KEY"),
+    ] {
+        let sql = format!("SELECT * FROM {table} WHERE tenant = ? AND {condition} ORDER BY {order} LIMIT ?");
+        let found = plan(sql).await;
+        assert!(found.contains(index), "{table}: {condition:.60}: {found}");
+        let telling = index == "crm_customer_created_at" || found.contains("tenant=? AND");
+        assert!(telling, "{table}: {condition:.60}: {found}");
+    }
+}

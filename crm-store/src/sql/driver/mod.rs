@@ -6,7 +6,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use crm_core::capability::StoreCapability;
-use crm_core::record::{FieldType, Value};
+use crm_core::record::{FieldType, Schema, Value};
 use crm_core::{Error, Result};
 
 pub use sqlite::{Sqlite, SqliteConfig};
@@ -99,6 +99,9 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     fn contains(sql: &mut Sql, value: &mut dyn FnMut(&mut Sql), part: &str);
     /// Writes the month (`YYYY-MM`) of a timestamp column; null when absent, empty outside the years 0 to 9999.
     fn month(sql: &mut Sql, column: &str);
+
+    /// The statements that tell the query planner about a table that was just made or changed; often none.
+    fn statistics(schema: &'static Schema) -> Vec<Sql>;
 
     /// Opens a connection with the promised settings, read back.
     async fn connect(&self, role: Role) -> Result<Self::Connection>;
