@@ -2,7 +2,14 @@
 //! a SQLite file with full durability, matched against everything stored before.
 //!
 //! `cargo bench -p crm-store --bench import -- 1000000`
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods)]
+#![allow(
+    clippy::indexing_slicing,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,14 +23,27 @@ use crm_store::customers::{Customers, ImportOptions};
 use crm_store::{SqliteConfig, SqliteStore};
 
 fn draft(n: u64) -> Draft {
-    let mut draft = Draft::new(Provenance::new("bench", Timestamp::from_micros(1)).at("people.csv").line(n));
+    let mut draft = Draft::new(
+        Provenance::new("bench", Timestamp::from_micros(1))
+            .at("people.csv")
+            .line(n),
+    );
     draft.name = Some(PersonName::new("Ana", &format!("Kask{n}")));
     // Scattered, as real addresses are.
     let key = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24;
-    draft.emails.push(format!("Person.{key:x}.{n}@Example{}.com", n % 97));
-    draft.phones.push(format!("+61 4{:08}", 10_000_000 + n % 90_000_000));
-    draft.external_refs.push(ExternalRef::new("shop", format!("C-{key:x}-{n}")));
-    draft.attributes.set("plan", ["free", "pro", "team"][(n % 3) as usize]).unwrap();
+    draft
+        .emails
+        .push(format!("Person.{key:x}.{n}@Example{}.com", n % 97));
+    draft
+        .phones
+        .push(format!("+61 4{:08}", 10_000_000 + n % 90_000_000));
+    draft
+        .external_refs
+        .push(ExternalRef::new("shop", format!("C-{key:x}-{n}")));
+    draft
+        .attributes
+        .set("plan", ["free", "pro", "team"][(n % 3) as usize])
+        .unwrap();
     draft.attributes.set("visits", n % 50).unwrap();
     draft
 }
@@ -31,8 +51,15 @@ fn draft(n: u64) -> Draft {
 /// Processor time of this process, all threads.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<u64> =
-        stat.rsplit(") ").next().unwrap_or("").split(' ').skip(11).take(2).filter_map(|f| f.parse().ok()).collect();
+    let fields: Vec<u64> = stat
+        .rsplit(") ")
+        .next()
+        .unwrap_or("")
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|f| f.parse().ok())
+        .collect();
     Duration::from_millis(fields.iter().sum::<u64>() * 10)
 }
 
@@ -52,14 +79,22 @@ async fn timed<T>(what: &str, count: u64, work: impl Future<Output = T>) -> T {
 
 #[tokio::main]
 async fn main() {
-    let count = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(20_000_u64);
+    let count = std::env::args()
+        .skip(1)
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(20_000_u64);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("crm.db");
-    let store = SqliteStore::open_file(&path, SqliteConfig::default()).await.unwrap();
+    let store = SqliteStore::open_file(&path, SqliteConfig::default())
+        .await
+        .unwrap();
     let customers = Customers::new(Arc::new(store), SystemClock::shared(), RandomIds::shared());
     let ctx = Context::new(TenantId::new("bench").unwrap());
 
-    timed("make drafts (not stored)", count, async { (0..count).map(draft).map(drop).for_each(drop) }).await;
+    timed("make drafts (not stored)", count, async {
+        (0..count).map(draft).map(drop).for_each(drop)
+    })
+    .await;
     timed("of it: reading phone numbers", count, async {
         (0..count).for_each(|n| drop(PhoneNumber::parse(&draft(n).phones[0], None).unwrap()));
     })
@@ -70,18 +105,32 @@ async fn main() {
     .await;
     let fresh = customers.import(&ctx, "fresh", (0..count).map(draft), ImportOptions::default());
     let report = timed("import, all new", count, fresh).await.unwrap();
-    assert_eq!((report.created, report.rejected + report.fields_rejected), (count, 0));
+    assert_eq!(
+        (report.created, report.rejected + report.fields_rejected),
+        (count, 0)
+    );
     let again = customers.import(&ctx, "again", (0..count).map(draft), ImportOptions::default());
     let report = timed("import again, all known", count, again).await.unwrap();
     assert_eq!(report.unchanged, count);
-    println!("{:<34} {:>9.1} MB", "file", std::fs::metadata(&path).unwrap().len() as f64 / 1e6);
+    println!(
+        "{:<34} {:>9.1} MB",
+        "file",
+        std::fs::metadata(&path).unwrap().len() as f64 / 1e6
+    );
 
     let some: Vec<u64> = (0..2000).map(|i| i * count / 2000).collect();
     let mut ids = Vec::new();
     timed("find by e-mail address", some.len() as u64, async {
         for n in &some {
             let draft = draft(*n);
-            ids.push(customers.by_contact(&ctx, ContactKind::Email, &draft.emails[0]).await.unwrap().unwrap().id);
+            ids.push(
+                customers
+                    .by_contact(&ctx, ContactKind::Email, &draft.emails[0])
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .id,
+            );
         }
     })
     .await;

@@ -23,7 +23,9 @@ impl Customers {
     /// # Errors
     /// [`ErrorKind::Invalid`] naming the field; [`ErrorKind::Conflict`] with `customer_id` when the person is known.
     pub async fn create(&self, ctx: &Context, draft: Draft) -> Result<Customer> {
-        self.created(ctx, draft).await.map_err(|error| error.operation("customers.create"))
+        self.created(ctx, draft)
+            .await
+            .map_err(|error| error.operation("customers.create"))
     }
 
     async fn created(&self, ctx: &Context, draft: Draft) -> Result<Customer> {
@@ -55,7 +57,9 @@ impl Customers {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] when it was changed meanwhile (`index=version`), or one of its
     /// keys belongs to another customer (`index` names it); [`ErrorKind::Invalid`] naming the field.
     pub async fn update(&self, ctx: &Context, customer: &Customer) -> Result<Customer> {
-        self.updated(ctx, customer).await.map_err(|error| error.operation("customers.update"))
+        self.updated(ctx, customer)
+            .await
+            .map_err(|error| error.operation("customers.update"))
     }
 
     async fn updated(&self, ctx: &Context, customer: &Customer) -> Result<Customer> {
@@ -65,7 +69,11 @@ impl Customers {
         check(customer)?;
         let mut changed = customer.clone();
         (changed.created_at, changed.updated_at) = (stored.customer.created_at, now);
-        let mut writes = vec![Write::update(customer.id, customer.version, shape::profile(&changed)?)];
+        let mut writes = vec![Write::update(
+            customer.id,
+            customer.version,
+            shape::profile(&changed)?,
+        )];
         self.point_writes(ctx, &stored, customer, &mut writes).await?;
         for (known, row) in stored.customer.external_refs.iter().zip(&stored.refs) {
             if !customer.external_refs.contains(known) {
@@ -92,7 +100,11 @@ impl Customers {
     ) -> Result<()> {
         let row_of = |point: &ContactPoint| stored.points.iter().find(|row| row.id == point.id.uuid());
         for row in &stored.points {
-            if !customer.contact_points.iter().any(|point| point.id.uuid() == row.id) {
+            if !customer
+                .contact_points
+                .iter()
+                .any(|point| point.id.uuid() == row.id)
+            {
                 writes.push(Write::delete(&CONTACT_POINT, row.id, Some(row.version)));
             }
         }
@@ -108,7 +120,11 @@ impl Customers {
             };
             let same = known.is_some_and(|known| known.address == point.address);
             let key = match row {
-                Some(row) if same => row.record.get("match_key").and_then(|v| v.as_str()).map(str::to_owned),
+                Some(row) if same => row
+                    .record
+                    .get("match_key")
+                    .and_then(|v| v.as_str())
+                    .map(str::to_owned),
                 _ => self.free_key(ctx, point).await?,
             };
             let record = shape::point(customer.id, point, key, created)?;
@@ -127,7 +143,10 @@ impl Customers {
         if point.kind() == ContactKind::Email {
             return Ok(Some(key));
         }
-        let taken = self.store.count(ctx, &CONTACT_POINT, &Filter::eq("match_key", key.as_str())).await?;
+        let taken = self
+            .store
+            .count(ctx, &CONTACT_POINT, &Filter::eq("match_key", key.as_str()))
+            .await?;
         Ok((taken == 0).then_some(key))
     }
 
@@ -137,7 +156,9 @@ impl Customers {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] when it was changed at the same moment (repeat the call).
     pub async fn delete(&self, ctx: &Context, id: CustomerId) -> Result<()> {
-        self.deleted(ctx, id).await.map_err(|error| error.operation("customers.delete"))
+        self.deleted(ctx, id)
+            .await
+            .map_err(|error| error.operation("customers.delete"))
     }
 
     async fn deleted(&self, ctx: &Context, id: CustomerId) -> Result<()> {
@@ -146,7 +167,9 @@ impl Customers {
         self.sweep(ctx, id).await?;
         let mut writes = vec![Write::delete(&CUSTOMER, id, Some(stored.customer.version))];
         let gone = |schema: &'static Schema, rows: &[Stored]| {
-            rows.iter().map(|row| Write::delete(schema, row.id, None)).collect::<Vec<Write>>()
+            rows.iter()
+                .map(|row| Write::delete(schema, row.id, None))
+                .collect::<Vec<Write>>()
         };
         writes.extend(gone(&CONTACT_POINT, &stored.points));
         writes.extend(gone(&EXTERNAL_REF, &stored.refs));
@@ -166,8 +189,11 @@ impl Customers {
                 if page.items.is_empty() {
                     break;
                 }
-                let writes: Vec<Write> =
-                    page.items.iter().map(|stored| Write::delete(schema, stored.id, None)).collect();
+                let writes: Vec<Write> = page
+                    .items
+                    .iter()
+                    .map(|stored| Write::delete(schema, stored.id, None))
+                    .collect();
                 match self.store.apply(ctx, &writes).await {
                     Ok(_) => {}
                     // Somebody else removes the same ones: fewer are left.
@@ -182,7 +208,8 @@ impl Customers {
 
 /// What no other check sees: keys twice, two primary points of a kind.
 fn check(customer: &Customer) -> Result<()> {
-    let wrong = |message: &'static str, field: &'static str| Err(Error::invalid(message).with("field", field));
+    let wrong =
+        |message: &'static str, field: &'static str| Err(Error::invalid(message).with("field", field));
     let (mut ids, mut values): (HashSet<Uuid>, HashSet<&str>) = Default::default();
     for point in &customer.contact_points {
         if !ids.insert(point.id.uuid()) || !values.insert(point.value()) {
@@ -190,8 +217,17 @@ fn check(customer: &Customer) -> Result<()> {
         }
     }
     for kind in [ContactKind::Email, ContactKind::Phone] {
-        if customer.contact_points.iter().filter(|point| point.kind() == kind && point.primary).count() > 1 {
-            return wrong("only one contact point of a kind can be the primary one", "contact_points");
+        if customer
+            .contact_points
+            .iter()
+            .filter(|point| point.kind() == kind && point.primary)
+            .count()
+            > 1
+        {
+            return wrong(
+                "only one contact point of a kind can be the primary one",
+                "contact_points",
+            );
         }
     }
     let mut refs = HashSet::new();

@@ -9,9 +9,9 @@ use crm_core::record::{Field, FieldType, Index, Record, Schema, Stored, Version,
 use crm_core::{Context, CustomerId, Error, ErrorKind, Result, Retry, Timestamp, Uuid};
 use serde::{Deserialize, Serialize};
 
+use super::Customers;
 use super::matching::{self, Change, Plan};
 use super::normalise::{self, Clean};
-use super::Customers;
 
 /// How often a unit of work is planned anew after somebody else was faster. Each time somebody else got on.
 const TRIES: usize = 100;
@@ -104,7 +104,10 @@ pub struct ImportOptions {
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { batch: 1000, progress: None }
+        Self {
+            batch: 1000,
+            progress: None,
+        }
     }
 }
 
@@ -125,7 +128,9 @@ impl ImportOptions {
 
 impl std::fmt::Debug for ImportOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ImportOptions").field("batch", &self.batch).finish_non_exhaustive()
+        f.debug_struct("ImportOptions")
+            .field("batch", &self.batch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -160,8 +165,13 @@ impl Customers {
             rejects.append(&mut put_aside);
         }
         for _ in 0..TRIES {
-            let Plan { mut writes, outcomes, rejects: foreign, orders, interactions } =
-                self.plan(ctx, &clean).await?;
+            let Plan {
+                mut writes,
+                outcomes,
+                rejects: foreign,
+                orders,
+                interactions,
+            } = self.plan(ctx, &clean).await?;
             let mut report = ImportReport {
                 rejected: whole,
                 fields_rejected: fields + foreign.len() as u64,
@@ -177,23 +187,35 @@ impl Customers {
                 }
             }
             let mut of_taken = outcomes.into_iter();
-            let outcomes = taken.iter().map(|taken| if *taken { of_taken.next() } else { None }).collect();
+            let outcomes = taken
+                .iter()
+                .map(|taken| if *taken { of_taken.next() } else { None })
+                .collect();
             let rejects = rejects.iter().cloned().chain(foreign).collect();
-            let done = Done { outcomes, rejects, report };
+            let done = Done {
+                outcomes,
+                rejects,
+                report,
+            };
             writes.extend(also(&done)?);
             match self.store.apply(ctx, &writes).await {
                 Ok(_) => return Ok(done),
                 Err(error) if is_race(&error) => {
-                    tracing::debug!(schema = error.context("schema"), "somebody else was faster; matching again");
+                    tracing::debug!(
+                        schema = error.context("schema"),
+                        "somebody else was faster; matching again"
+                    );
                     // Let whoever was faster get on, on a runtime of one thread too.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::conflict("others kept changing the same customers; try again later")
-            .with("tries", TRIES)
-            .with_retry(Retry::Exhausted))
+        Err(
+            Error::conflict("others kept changing the same customers; try again later")
+                .with("tries", TRIES)
+                .with_retry(Retry::Exhausted),
+        )
     }
 
     async fn plan(&self, ctx: &Context, drafts: &[Clean]) -> Result<Plan> {
@@ -208,10 +230,14 @@ impl Customers {
     pub async fn sink(&self, ctx: &Context, job: &str, options: ImportOptions) -> Result<ImportSink> {
         let named = |error: Error| error.operation("customers.sink");
         if job.trim().is_empty() || job.len() > 255 || job.contains('\0') {
-            return Err(named(Error::invalid("an import is named with 1 to 255 characters").with("field", "job")));
+            return Err(named(
+                Error::invalid("an import is named with 1 to 255 characters").with("field", "job"),
+            ));
         }
         if !(1..=10_000).contains(&options.batch) {
-            return Err(named(Error::invalid("a unit of work has 1 to 10,000 drafts").with("field", "batch")));
+            return Err(named(
+                Error::invalid("a unit of work has 1 to 10,000 drafts").with("field", "batch"),
+            ));
         }
         self.prepare().await?;
         let mut run = Run {
@@ -237,7 +263,10 @@ impl Customers {
             }
         }
         let write = run.job_write(&run.job)?;
-        self.store.apply(ctx, &[write]).await.map_err(|e| named(taken_over(e)))?;
+        self.store
+            .apply(ctx, &[write])
+            .await
+            .map_err(|e| named(taken_over(e)))?;
         run.version += 1;
         Ok(ImportSink { run, options })
     }
@@ -248,25 +277,40 @@ impl Customers {
     /// The store's.
     pub async fn job(&self, ctx: &Context, name: &str) -> Result<Option<ImportJob>> {
         self.prepare().await?;
-        self.stored_job(ctx, name).await?.map(|stored| read_job(&stored)).transpose()
+        self.stored_job(ctx, name)
+            .await?
+            .map(|stored| read_job(&stored))
+            .transpose()
     }
 
     /// What an import put aside, page by page.
     ///
     /// # Errors
     /// The store's.
-    pub async fn rejects(&self, ctx: &Context, job: &str, limit: u32, after: Option<Cursor>) -> Result<Page<Reject>> {
+    pub async fn rejects(
+        &self,
+        ctx: &Context,
+        job: &str,
+        limit: u32,
+        after: Option<Cursor>,
+    ) -> Result<Page<Reject>> {
         self.prepare().await?;
         let query = Query::new(Filter::eq("job", job)).limit(limit).after(after);
-        self.store.find(ctx, &IMPORT_REJECT, &query).await?.try_map(|stored| {
-            let r = &stored.record;
-            Ok(Reject {
-                place: r.text("place")?.to_owned(),
-                line: r.get("line").and_then(|v| v.as_int()).and_then(|line| u64::try_from(line).ok()),
-                field: r.get("field").and_then(|v| v.as_str()).map(str::to_owned),
-                reason: r.text("reason")?.to_owned(),
+        self.store
+            .find(ctx, &IMPORT_REJECT, &query)
+            .await?
+            .try_map(|stored| {
+                let r = &stored.record;
+                Ok(Reject {
+                    place: r.text("place")?.to_owned(),
+                    line: r
+                        .get("line")
+                        .and_then(|v| v.as_int())
+                        .and_then(|line| u64::try_from(line).ok()),
+                    field: r.get("field").and_then(|v| v.as_str()).map(str::to_owned),
+                    reason: r.text("reason")?.to_owned(),
+                })
             })
-        })
     }
 
     /// Stores drafts in bulk under a job's name. Stopped and called again with the same drafts, it goes on behind those
@@ -274,7 +318,13 @@ impl Customers {
     ///
     /// # Errors
     /// As [`Customers::sink`]; what kept a unit of work from being stored. What was stored before stays.
-    pub async fn import<I>(&self, ctx: &Context, job: &str, drafts: I, options: ImportOptions) -> Result<ImportReport>
+    pub async fn import<I>(
+        &self,
+        ctx: &Context,
+        job: &str,
+        drafts: I,
+        options: ImportOptions,
+    ) -> Result<ImportReport>
     where
         I: IntoIterator<Item = Draft>,
         I::IntoIter: Send,
@@ -299,20 +349,37 @@ impl Customers {
             }
             done += some.len() as u64;
             let checkpoint = Some(Checkpoint(serde_json::json!({ "drafts": done })));
-            sink.deliver(Delivery { drafts: some, checkpoint, ..Delivery::default() }).await?;
+            sink.deliver(Delivery {
+                drafts: some,
+                checkpoint,
+                ..Delivery::default()
+            })
+            .await?;
         }
     }
 
     async fn stored_job(&self, ctx: &Context, name: &str) -> Result<Option<Stored>> {
-        let page = self.store.find(ctx, &IMPORT_JOB, &Query::new(Filter::eq("name", name)).limit(1)).await?;
+        let page = self
+            .store
+            .find(ctx, &IMPORT_JOB, &Query::new(Filter::eq("name", name)).limit(1))
+            .await?;
         Ok(page.items.into_iter().next())
     }
 }
 
 /// Whether somebody else changed the same customers at the same time: worth matching again.
 pub(super) fn is_race(error: &Error) -> bool {
-    let ours = [CUSTOMER.name, CONTACT_POINT.name, EXTERNAL_REF.name, ORDER.name, INTERACTION.name];
-    error.kind() == ErrorKind::Conflict && error.context("schema").is_some_and(|schema| ours.contains(&schema))
+    let ours = [
+        CUSTOMER.name,
+        CONTACT_POINT.name,
+        EXTERNAL_REF.name,
+        ORDER.name,
+        INTERACTION.name,
+    ];
+    error.kind() == ErrorKind::Conflict
+        && error
+            .context("schema")
+            .is_some_and(|schema| ours.contains(&schema))
 }
 
 fn taken_over(error: Error) -> Error {
@@ -331,7 +398,11 @@ fn read_job(stored: &Stored) -> Result<ImportJob> {
             "finished" => ImportState::Finished,
             _ => return Err(r.damaged("state")),
         },
-        checkpoint: r.get("checkpoint").and_then(|v| v.as_json()).cloned().map(Checkpoint),
+        checkpoint: r
+            .get("checkpoint")
+            .and_then(|v| v.as_json())
+            .cloned()
+            .map(Checkpoint),
         report: r.json("report")?,
     })
 }
@@ -383,8 +454,17 @@ impl ImportSink {
     }
 
     /// One unit of work.
-    async fn unit(&mut self, drafts: Vec<Draft>, rejects: &[Reject], checkpoint: Option<Checkpoint>) -> Result<()> {
-        let report = self.run.unit(drafts, rejects, checkpoint).await.map_err(taken_over)?;
+    async fn unit(
+        &mut self,
+        drafts: Vec<Draft>,
+        rejects: &[Reject],
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<()> {
+        let report = self
+            .run
+            .unit(drafts, rejects, checkpoint)
+            .await
+            .map_err(taken_over)?;
         if let Some(progress) = &mut self.options.progress {
             progress(&report);
         }
@@ -446,7 +526,10 @@ impl Run {
         let also = |done: &Done| {
             let mut job = next.clone();
             job.report.add(&done.report, rejects.len());
-            let put_aside = rejects.iter().chain(&done.rejects).map(|reject| self.reject_write(reject));
+            let put_aside = rejects
+                .iter()
+                .chain(&done.rejects)
+                .map(|reject| self.reject_write(reject));
             put_aside.chain([self.job_write(&job)]).collect()
         };
         let done = self.customers.store(&self.ctx, drafts, also).await?;
@@ -473,7 +556,12 @@ impl ImportReport {
 impl DraftSink for ImportSink {
     async fn deliver(&mut self, delivery: Delivery) -> Result<()> {
         let named = |error: Error| error.operation("customers.import");
-        let Delivery { mut drafts, rejects, checkpoint, .. } = delivery;
+        let Delivery {
+            mut drafts,
+            rejects,
+            checkpoint,
+            ..
+        } = delivery;
         while drafts.len() > self.options.batch {
             let rest = drafts.split_off(self.options.batch);
             self.unit(drafts, &[], None).await.map_err(named)?;

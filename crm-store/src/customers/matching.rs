@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crm_core::capability::{RecordStore, Reject};
 use crm_core::customer::{
-    Address, Attributes, CONTACT_POINT, ContactKind, ContactPoint, ContactState, Customer, EXTERNAL_REF, ExternalRef, PersonName,
-    Provenance,
+    Address, Attributes, CONTACT_POINT, ContactKind, ContactPoint, ContactState, Customer, EXTERNAL_REF,
+    ExternalRef, PersonName, Provenance,
 };
 use crm_core::query::Filter;
 use crm_core::record::Write;
@@ -59,7 +59,14 @@ struct Working {
 impl Working {
     fn new(customer: Customer, fresh: bool) -> Self {
         let seen = customer.provenance.iter().map(|known| known.observed_at).max();
-        Self { customer, fresh, changed: fresh, new_points: Vec::new(), new_refs: Vec::new(), seen }
+        Self {
+            customer,
+            fresh,
+            changed: fresh,
+            new_points: Vec::new(),
+            new_refs: Vec::new(),
+            seen,
+        }
     }
 }
 
@@ -100,10 +107,15 @@ pub(super) async fn create(
     let drafts = std::slice::from_ref(draft);
     let mut matcher = Matcher::new(ids, now);
     matcher.look_up(store, ctx, drafts).await?;
-    let by_keys = Clean { phones: Vec::new(), ..draft.clone() };
+    let by_keys = Clean {
+        phones: Vec::new(),
+        ..draft.clone()
+    };
     if let Some(owner) = matcher.recognise(&by_keys) {
-        return Err(Error::conflict("the person is known already; change that customer, or use upsert")
-            .with("customer_id", owner));
+        return Err(
+            Error::conflict("the person is known already; change that customer, or use upsert")
+                .with("customer_id", owner),
+        );
     }
     let outcome = matcher.make(draft);
     finish(store, ctx, matcher, drafts, vec![outcome]).await
@@ -120,8 +132,18 @@ async fn finish(
     let (mut orders, mut interactions) = (Vec::new(), Vec::new());
     for (draft, (id, _)) in drafts.iter().zip(&outcomes) {
         let source = draft.provenance.source.as_str();
-        orders.extend(draft.orders.iter().map(|order| timeline::order(ids, *id, source, order)));
-        interactions.extend(draft.interactions.iter().map(|event| timeline::interaction(ids, *id, source, event)));
+        orders.extend(
+            draft
+                .orders
+                .iter()
+                .map(|order| timeline::order(ids, *id, source, order)),
+        );
+        interactions.extend(
+            draft
+                .interactions
+                .iter()
+                .map(|event| timeline::interaction(ids, *id, source, event)),
+        );
     }
     let orders = timeline::unknown(store, ctx, orders).await?;
     let interactions = timeline::unknown(store, ctx, interactions).await?;
@@ -141,7 +163,14 @@ async fn finish(
 impl<'a> Matcher<'a> {
     fn new(ids: &'a dyn IdSource, now: Timestamp) -> Self {
         let (people, refs, keys, rejects) = Default::default();
-        Self { ids, now, people, refs, keys, rejects }
+        Self {
+            ids,
+            now,
+            people,
+            refs,
+            keys,
+            rejects,
+        }
     }
 
     /// Finds the owners of all keys the drafts have, and loads them.
@@ -150,10 +179,23 @@ impl<'a> Matcher<'a> {
         let mut keys: HashSet<String> = HashSet::new();
         for draft in drafts {
             for reference in &draft.refs {
-                by_system.entry(&reference.system).or_default().insert(&reference.id);
+                by_system
+                    .entry(&reference.system)
+                    .or_default()
+                    .insert(&reference.id);
             }
-            keys.extend(draft.emails.iter().map(|email| shape::match_key(ContactKind::Email, email.as_str())));
-            keys.extend(draft.phones.iter().map(|phone| shape::match_key(ContactKind::Phone, phone.as_str())));
+            keys.extend(
+                draft
+                    .emails
+                    .iter()
+                    .map(|email| shape::match_key(ContactKind::Email, email.as_str())),
+            );
+            keys.extend(
+                draft
+                    .phones
+                    .iter()
+                    .map(|phone| shape::match_key(ContactKind::Phone, phone.as_str())),
+            );
         }
         let mut owners: HashSet<Uuid> = HashSet::new();
         for (system, ids) in by_system {
@@ -174,7 +216,8 @@ impl<'a> Matcher<'a> {
             for stored in shape::all(store, ctx, &CONTACT_POINT, filter).await? {
                 let owner = stored.record.uuid("customer_id")?;
                 owners.insert(owner);
-                self.keys.insert(stored.record.text("match_key")?.to_owned(), owner.into());
+                self.keys
+                    .insert(stored.record.text("match_key")?.to_owned(), owner.into());
             }
         }
         let owners: Vec<Uuid> = owners.into_iter().collect();
@@ -202,7 +245,14 @@ impl<'a> Matcher<'a> {
             working.customer.updated_at = self.now;
         }
         self.people.insert(id, working);
-        (id, if changed { Change::Updated } else { Change::Unchanged })
+        (
+            id,
+            if changed {
+                Change::Updated
+            } else {
+                Change::Unchanged
+            },
+        )
     }
 
     /// Makes a new customer of the draft.
@@ -256,8 +306,16 @@ impl<'a> Matcher<'a> {
         }
         // All e-mail addresses of the draft are nobody's here: an owner of the phone who has one is someone else.
         draft.phones.iter().find_map(|phone| {
-            let owner = self.keys.get(&shape::match_key(ContactKind::Phone, phone.as_str()))?;
-            let has_email = self.people.get(owner)?.customer.contact_points.iter().any(|p| p.email().is_some());
+            let owner = self
+                .keys
+                .get(&shape::match_key(ContactKind::Phone, phone.as_str()))?;
+            let has_email = self
+                .people
+                .get(owner)?
+                .customer
+                .contact_points
+                .iter()
+                .any(|p| p.email().is_some());
             (draft.emails.is_empty() || !has_email).then_some(*owner)
         })
     }
@@ -282,7 +340,11 @@ impl<'a> Matcher<'a> {
                 }
                 Some(_) => {}
                 None => {
-                    let place = if newer && i == 0 { 0 } else { customer.addresses.len() };
+                    let place = if newer && i == 0 {
+                        0
+                    } else {
+                        customer.addresses.len()
+                    };
                     customer.addresses.insert(place, address.clone());
                     changed = true;
                 }
@@ -325,7 +387,12 @@ impl<'a> Matcher<'a> {
         }
         for phone in &draft.phones {
             let key = shape::match_key(ContactKind::Phone, phone.as_str());
-            if working.customer.contact_points.iter().any(|point| point.phone() == Some(phone)) {
+            if working
+                .customer
+                .contact_points
+                .iter()
+                .any(|point| point.phone() == Some(phone))
+            {
                 continue;
             }
             // Someone else's number is shared: kept here too, but it identifies its first owner only.
@@ -343,10 +410,16 @@ impl<'a> Matcher<'a> {
     }
 
     fn add_point(&self, working: &mut Working, address: Address, key: Option<String>) {
-        let mut point =
-            ContactPoint { id: self.ids.fresh().into(), address, primary: false, state: ContactState::Unverified };
+        let mut point = ContactPoint {
+            id: self.ids.fresh().into(),
+            address,
+            primary: false,
+            state: ContactState::Unverified,
+        };
         let points = &mut working.customer.contact_points;
-        point.primary = !points.iter().any(|other| other.kind() == point.kind() && other.primary);
+        point.primary = !points
+            .iter()
+            .any(|other| other.kind() == point.kind() && other.primary);
         points.push(point.clone());
         working.new_points.push((point, key));
     }
@@ -355,11 +428,18 @@ impl<'a> Matcher<'a> {
     fn write(&self, writes: &mut Vec<Write>) -> Result<()> {
         let changed = || self.people.values().filter(|working| working.changed);
         for working in changed().filter(|working| working.fresh) {
-            writes.push(Write::insert(working.customer.id, shape::profile(&working.customer)?));
+            writes.push(Write::insert(
+                working.customer.id,
+                shape::profile(&working.customer)?,
+            ));
         }
         for working in changed().filter(|working| !working.fresh) {
             let customer = &working.customer;
-            writes.push(Write::update(customer.id, customer.version, shape::profile(customer)?));
+            writes.push(Write::update(
+                customer.id,
+                customer.version,
+                shape::profile(customer)?,
+            ));
         }
         for working in changed() {
             for (point, key) in &working.new_points {

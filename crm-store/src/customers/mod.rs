@@ -37,17 +37,21 @@ use std::sync::Arc;
 use crm_core::activity::{INTERACTION, ORDER};
 use crm_core::capability::{RecordStore, Reject};
 use crm_core::customer::{
-    CONTACT_POINT, CUSTOMER, ContactKind, Customer, Draft, EXTERNAL_REF, EmailAddress, ExternalRef, PhoneNumber,
+    CONTACT_POINT, CUSTOMER, ContactKind, Customer, Draft, EXTERNAL_REF, EmailAddress, ExternalRef,
+    PhoneNumber,
 };
 use crm_core::query::{Filter, Page, Query};
 use crm_core::record::Schema;
 use crm_core::segment::{SEGMENT, SEGMENT_MEMBER};
 use crm_core::{
-    Clock, Consumer, Context, CustomerId, Error, IdSource, Needs, RandomIds, Registry, Result, SystemClock, Uuid,
+    Clock, Consumer, Context, CustomerId, Error, IdSource, Needs, RandomIds, Registry, Result, SystemClock,
+    Uuid,
 };
 use tokio::sync::OnceCell;
 
-pub use import::{IMPORT_JOB, IMPORT_REJECT, ImportJob, ImportOptions, ImportReport, ImportSink, ImportState};
+pub use import::{
+    IMPORT_JOB, IMPORT_REJECT, ImportJob, ImportOptions, ImportReport, ImportSink, ImportState,
+};
 pub use matching::Change;
 pub use timeline::{Appended, Events};
 
@@ -86,7 +90,9 @@ pub struct Customers {
 
 impl fmt::Debug for Customers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Customers").field("store", self.store.info()).finish_non_exhaustive()
+        f.debug_struct("Customers")
+            .field("store", self.store.info())
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,14 +104,23 @@ impl Consumer for Customers {
     /// Binds to the best store of a registry, with the machine's clock and random ids.
     fn bind(registry: &Registry) -> Result<Self> {
         Self::needs().check(registry)?;
-        Ok(Self::new(registry.get::<dyn RecordStore>()?, SystemClock::shared(), RandomIds::shared()))
+        Ok(Self::new(
+            registry.get::<dyn RecordStore>()?,
+            SystemClock::shared(),
+            RandomIds::shared(),
+        ))
     }
 }
 
 impl Customers {
     /// Customers in this store, with this clock and these ids.
     pub fn new(store: Arc<dyn RecordStore>, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
-        Self { store, clock, ids, ready: Arc::new(OnceCell::new()) }
+        Self {
+            store,
+            clock,
+            ids,
+            ready: Arc::new(OnceCell::new()),
+        }
     }
 
     /// Takes the time from another clock.
@@ -133,7 +148,10 @@ impl Customers {
     /// # Errors
     /// As [`RecordStore::migrate`].
     pub async fn prepare(&self) -> Result<()> {
-        self.ready.get_or_try_init(|| self.store.migrate(&SCHEMAS)).await.copied()
+        self.ready
+            .get_or_try_init(|| self.store.migrate(&SCHEMAS))
+            .await
+            .copied()
     }
 
     /// Finds the customer a draft is about, or makes one, and merges the draft in: external references count first,
@@ -147,15 +165,26 @@ impl Customers {
         self.prepare().await.map_err(named)?;
         let nobody = {
             let (clean, rejects) = normalise::clean(draft.clone());
-            (!clean.is_identified()).then(|| rejects.into_iter().next()).flatten()
+            (!clean.is_identified())
+                .then(|| rejects.into_iter().next())
+                .flatten()
         };
         if let Some(reject) = nobody {
-            let field = reject.field.unwrap_or_else(|| "external_refs, emails, phones".to_owned());
+            let field = reject
+                .field
+                .unwrap_or_else(|| "external_refs, emails, phones".to_owned());
             return Err(named(Error::invalid(reject.reason).with("field", field)));
         }
-        let done = self.store(ctx, vec![draft], |_| Ok(Vec::new())).await.map_err(named)?;
+        let done = self
+            .store(ctx, vec![draft], |_| Ok(Vec::new()))
+            .await
+            .map_err(named)?;
         match done.outcomes.into_iter().flatten().next() {
-            Some((id, change)) => Ok(Upserted { id, change, rejects: done.rejects }),
+            Some((id, change)) => Ok(Upserted {
+                id,
+                change,
+                rejects: done.rejects,
+            }),
             None => Err(named(Error::unexpected("a draft without an outcome"))),
         }
     }
@@ -175,8 +204,13 @@ impl Customers {
     pub async fn get_many(&self, ctx: &Context, ids: &[CustomerId]) -> Result<Vec<Option<Customer>>> {
         self.prepare().await?;
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-        let loaded = shape::load(&*self.store, ctx, &ids).await.map_err(|error| error.operation("customers.get"))?;
-        Ok(ids.iter().map(|id| loaded.get(id).map(|loaded| loaded.customer.clone())).collect())
+        let loaded = shape::load(&*self.store, ctx, &ids)
+            .await
+            .map_err(|error| error.operation("customers.get"))?;
+        Ok(ids
+            .iter()
+            .map(|id| loaded.get(id).map(|loaded| loaded.customer.clone()))
+            .collect())
     }
 
     /// The customer with this id in another system.
@@ -184,8 +218,8 @@ impl Customers {
     /// # Errors
     /// The store's.
     pub async fn by_external(&self, ctx: &Context, external: &ExternalRef) -> Result<Option<Customer>> {
-        let filter =
-            Filter::eq("system", external.system.as_str()).and(Filter::eq("external_id", external.id.as_str()));
+        let filter = Filter::eq("system", external.system.as_str())
+            .and(Filter::eq("external_id", external.id.as_str()));
         self.owner(ctx, &EXTERNAL_REF, filter).await
     }
 
@@ -199,10 +233,20 @@ impl Customers {
             ContactKind::Email => String::from(EmailAddress::parse(raw)?),
             ContactKind::Phone => String::from(PhoneNumber::parse(raw, None)?),
         };
-        self.owner(ctx, &CONTACT_POINT, Filter::eq("match_key", shape::match_key(kind, &value))).await
+        self.owner(
+            ctx,
+            &CONTACT_POINT,
+            Filter::eq("match_key", shape::match_key(kind, &value)),
+        )
+        .await
     }
 
-    async fn owner(&self, ctx: &Context, schema: &'static Schema, filter: Filter) -> Result<Option<Customer>> {
+    async fn owner(
+        &self,
+        ctx: &Context,
+        schema: &'static Schema,
+        filter: Filter,
+    ) -> Result<Option<Customer>> {
         self.prepare().await?;
         let page = self.store.find(ctx, schema, &Query::new(filter).limit(1)).await?;
         match page.items.first() {
@@ -220,7 +264,10 @@ impl Customers {
         self.prepare().await?;
         let page = self.store.find(ctx, &CUSTOMER, query).await?;
         let loaded = shape::complete(&*self.store, ctx, page.items).await?;
-        Ok(Page { items: loaded.into_iter().map(|loaded| loaded.customer).collect(), next: page.next })
+        Ok(Page {
+            items: loaded.into_iter().map(|loaded| loaded.customer).collect(),
+            next: page.next,
+        })
     }
 
     /// How many customers match.

@@ -3,8 +3,8 @@
 use crm_core::activity::Money;
 use crm_core::capability::Reject;
 use crm_core::customer::{
-    Attributes, Draft, EmailAddress, ExternalRef, InteractionDraft, OrderDraft, PersonName, PhoneNumber, PostalAddress,
-    Provenance,
+    Attributes, Draft, EmailAddress, ExternalRef, InteractionDraft, OrderDraft, PersonName, PhoneNumber,
+    PostalAddress, Provenance,
 };
 use crm_core::record::MAX_VALUE_BYTES;
 use serde_json::Value as Json;
@@ -34,7 +34,11 @@ impl Clean {
 /// What was put aside, with the place it came from.
 pub(super) fn reject(provenance: &Provenance, field: Option<&str>, reason: &str) -> Reject {
     Reject {
-        place: provenance.location.clone().unwrap_or_else(|| provenance.source.clone()).replace('\0', ""),
+        place: provenance
+            .location
+            .clone()
+            .unwrap_or_else(|| provenance.source.clone())
+            .replace('\0', ""),
         line: provenance.line,
         field: field.map(str::to_owned),
         reason: reason.to_owned(),
@@ -52,7 +56,9 @@ fn storable_json(json: &Json, depth: usize) -> bool {
         && match json {
             Json::String(text) => storable(text),
             Json::Array(items) => items.iter().all(|item| storable_json(item, depth + 1)),
-            Json::Object(map) => map.iter().all(|(key, value)| storable(key) && storable_json(value, depth + 1)),
+            Json::Object(map) => map
+                .iter()
+                .all(|(key, value)| storable(key) && storable_json(value, depth + 1)),
             Json::Null | Json::Bool(_) | Json::Number(_) => true,
         }
 }
@@ -64,17 +70,28 @@ pub(super) fn clean(draft: Draft) -> (Clean, Vec<Reject>) {
     let mut rejects = Vec::new();
     let mut provenance = draft.provenance;
     if provenance.source.trim().is_empty() || !storable(&provenance.source) {
-        rejects.push(reject(&provenance, Some("provenance.source"), "the source needs a name; kept as unknown"));
+        rejects.push(reject(
+            &provenance,
+            Some("provenance.source"),
+            "the source needs a name; kept as unknown",
+        ));
         provenance.source = "unknown".to_owned();
     }
-    if provenance.location.as_deref().is_some_and(|place| !storable(place)) {
+    if provenance
+        .location
+        .as_deref()
+        .is_some_and(|place| !storable(place))
+    {
         rejects.push(reject(&provenance, Some("provenance.location"), UNSTORABLE));
         provenance.location = None;
     }
     let mut put_aside = |field: &str, reason: &str| rejects.push(reject(&provenance, Some(field), reason));
 
     let name = draft.name.unwrap_or_default();
-    let name = if [&name.given, &name.family, &name.display].into_iter().all(|part| storable(part)) {
+    let name = if [&name.given, &name.family, &name.display]
+        .into_iter()
+        .all(|part| storable(part))
+    {
         PersonName {
             given: name.given.trim().to_owned(),
             family: name.family.trim().to_owned(),
@@ -87,7 +104,12 @@ pub(super) fn clean(draft: Draft) -> (Clean, Vec<Reject>) {
 
     let mut addresses: Vec<PostalAddress> = Vec::new();
     for address in draft.addresses {
-        let parts = [&address.city, &address.region, &address.postal_code, &address.country];
+        let parts = [
+            &address.city,
+            &address.region,
+            &address.postal_code,
+            &address.country,
+        ];
         if !address.lines.iter().chain(parts).all(|part| storable(part)) {
             put_aside("addresses", UNSTORABLE);
         } else if !address.is_empty() && !addresses.contains(&address) {
@@ -105,8 +127,15 @@ pub(super) fn clean(draft: Draft) -> (Clean, Vec<Reject>) {
     }
     let mut phones = Vec::new();
     // Where the number is dialled: as the draft says, else where the person lives.
-    let home = addresses.iter().map(|address| address.country.as_str()).find(|country| country.len() == 2);
-    let region = draft.phone_region.as_deref().filter(|region| !region.is_empty()).or(home);
+    let home = addresses
+        .iter()
+        .map(|address| address.country.as_str())
+        .find(|country| country.len() == 2);
+    let region = draft
+        .phone_region
+        .as_deref()
+        .filter(|region| !region.is_empty())
+        .or(home);
     for text in draft.phones.iter().filter(|text| !text.trim().is_empty()) {
         match PhoneNumber::parse(text, region) {
             Ok(number) if phones.contains(&number) => {}
@@ -135,7 +164,10 @@ pub(super) fn clean(draft: Draft) -> (Clean, Vec<Reject>) {
     let mut attributes = Attributes::default();
     for (name, value) in draft.attributes.iter() {
         if !storable_json(value, 0) {
-            put_aside("attributes", "an attribute has NUL characters, is too long or too deeply nested");
+            put_aside(
+                "attributes",
+                "an attribute has NUL characters, is too long or too deeply nested",
+            );
         } else if let Err(error) = attributes.set(name, value.clone()) {
             put_aside("attributes", error.message());
         }
@@ -152,16 +184,33 @@ pub(super) fn clean(draft: Draft) -> (Clean, Vec<Reject>) {
     });
     let mut interactions = draft.interactions;
     interactions.retain(|interaction: &InteractionDraft| {
-        let data = interaction.data.iter().all(|(name, value)| storable(name) && storable_json(value, 0));
+        let data = interaction
+            .data
+            .iter()
+            .all(|(name, value)| storable(name) && storable_json(value, 0));
         let good = event(&interaction.event_id);
         if !good {
             put_aside("interactions.event_id", EVENT);
         } else if !data || interaction.kind.is_empty() || !storable(&interaction.kind) {
-            put_aside("interactions", "an interaction needs a kind, and data without NUL characters");
+            put_aside(
+                "interactions",
+                "an interaction needs a kind, and data without NUL characters",
+            );
         }
         good && data && !interaction.kind.is_empty() && storable(&interaction.kind)
     });
-    let clean = Clean { provenance, name, emails, phones, addresses, refs, tags, attributes, orders, interactions };
+    let clean = Clean {
+        provenance,
+        name,
+        emails,
+        phones,
+        addresses,
+        refs,
+        tags,
+        attributes,
+        orders,
+        interactions,
+    };
     if !clean.is_identified() && rejects.is_empty() {
         rejects.push(reject(
             &clean.provenance,
@@ -184,20 +233,44 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_told_by_field_and_the_rest_is_kept() {
         let mut d = draft();
-        d.emails = vec!["nobody".into(), " ".into(), "Ana@Example.com".into(), "ana@example.com".into()];
+        d.emails = vec![
+            "nobody".into(),
+            " ".into(),
+            "Ana@Example.com".into(),
+            "ana@example.com".into(),
+        ];
         d.phones = vec!["12".into(), "0491 570 156".into()];
-        d.addresses.push(PostalAddress { country: "AU".into(), ..PostalAddress::default() });
+        d.addresses.push(PostalAddress {
+            country: "AU".into(),
+            ..PostalAddress::default()
+        });
         d.external_refs = vec![ExternalRef::new("shop", ""), ExternalRef::new("shop", " 7 ")];
         d.tags = vec![" vip ".into(), "vip".into(), "a\0b".into()];
         let (clean, rejects) = clean(d);
-        assert_eq!(clean.emails.iter().map(EmailAddress::as_str).collect::<Vec<_>>(), ["ana@example.com"]);
-        assert_eq!(clean.phones.iter().map(PhoneNumber::as_str).collect::<Vec<_>>(), ["+61491570156"]);
+        assert_eq!(
+            clean.emails.iter().map(EmailAddress::as_str).collect::<Vec<_>>(),
+            ["ana@example.com"]
+        );
+        assert_eq!(
+            clean.phones.iter().map(PhoneNumber::as_str).collect::<Vec<_>>(),
+            ["+61491570156"]
+        );
         assert_eq!(clean.refs, [ExternalRef::new("shop", "7")]);
         assert_eq!(clean.tags, ["vip"]);
-        let fields: Vec<&str> = rejects.iter().filter_map(|reject| reject.field.as_deref()).collect();
+        let fields: Vec<&str> = rejects
+            .iter()
+            .filter_map(|reject| reject.field.as_deref())
+            .collect();
         assert_eq!(fields, ["email", "phone", "external.id", "tags"]);
-        assert!(rejects.iter().all(|reject| reject.place == "people.csv" && reject.line == Some(7)));
-        assert!(rejects.iter().all(|reject| !reject.reason.contains("nobody")), "no values in reasons");
+        assert!(
+            rejects
+                .iter()
+                .all(|reject| reject.place == "people.csv" && reject.line == Some(7))
+        );
+        assert!(
+            rejects.iter().all(|reject| !reject.reason.contains("nobody")),
+            "no values in reasons"
+        );
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crm_core::capability::RecordStore;
 use crm_core::customer::{
-    Address, CONTACT_POINT, CUSTOMER, ContactKind, ContactPoint, Customer, EXTERNAL_REF, EmailAddress, ExternalRef,
-    PersonName, PhoneNumber, PostalAddress,
+    Address, CONTACT_POINT, CUSTOMER, ContactKind, ContactPoint, Customer, EXTERNAL_REF, EmailAddress,
+    ExternalRef, PersonName, PhoneNumber, PostalAddress,
 };
 use crm_core::query::{Filter, Query};
 use crm_core::record::{Record, Schema, Stored, Value};
@@ -26,8 +26,11 @@ pub(super) struct Loaded {
 }
 
 fn json<T: Serialize>(value: &T, field: &'static str) -> Result<Value> {
-    let json = serde_json::to_value(value)
-        .map_err(|e| Error::invalid("a value cannot be written as JSON").with("field", field).source(e))?;
+    let json = serde_json::to_value(value).map_err(|e| {
+        Error::invalid("a value cannot be written as JSON")
+            .with("field", field)
+            .source(e)
+    })?;
     Ok(Value::Json(json))
 }
 
@@ -59,7 +62,12 @@ pub(super) fn profile(customer: &Customer) -> Result<Record> {
 }
 
 /// A contact point's record.
-pub(super) fn point(owner: CustomerId, point: &ContactPoint, key: Option<String>, now: Timestamp) -> Result<Record> {
+pub(super) fn point(
+    owner: CustomerId,
+    point: &ContactPoint,
+    key: Option<String>,
+    now: Timestamp,
+) -> Result<Record> {
     Record::from_values(
         &CONTACT_POINT,
         vec![
@@ -78,7 +86,12 @@ pub(super) fn point(owner: CustomerId, point: &ContactPoint, key: Option<String>
 pub(super) fn reference(owner: CustomerId, reference: &ExternalRef, now: Timestamp) -> Result<Record> {
     Record::from_values(
         &EXTERNAL_REF,
-        vec![owner.into(), reference.system.as_str().into(), reference.id.as_str().into(), now.into()],
+        vec![
+            owner.into(),
+            reference.system.as_str().into(),
+            reference.id.as_str().into(),
+            now.into(),
+        ],
     )
 }
 
@@ -105,7 +118,10 @@ pub(super) fn read_point(stored: &Stored) -> Result<ContactPoint> {
 
 /// Reads an external reference back.
 pub(super) fn read_reference(stored: &Stored) -> Result<ExternalRef> {
-    Ok(ExternalRef::new(stored.record.text("system")?, stored.record.text("external_id")?))
+    Ok(ExternalRef::new(
+        stored.record.text("system")?,
+        stored.record.text("external_id")?,
+    ))
 }
 
 fn read(stored: Stored, points: Vec<Stored>, refs: Vec<Stored>) -> Result<Loaded> {
@@ -127,7 +143,11 @@ fn read(stored: Stored, points: Vec<Stored>, refs: Vec<Stored>) -> Result<Loaded
         created_at: r.timestamp("created_at")?,
         updated_at: r.timestamp("updated_at")?,
     };
-    Ok(Loaded { customer, points, refs })
+    Ok(Loaded {
+        customer,
+        points,
+        refs,
+    })
 }
 
 /// All records that match; for questions that are bounded by what is asked.
@@ -157,8 +177,18 @@ async fn owned(
     owners: &[Uuid],
 ) -> Result<HashMap<Uuid, Vec<Stored>>> {
     let mut owned: HashMap<Uuid, Vec<Stored>> = HashMap::new();
-    for stored in all(store, ctx, schema, Filter::one_of("customer_id", owners.iter().copied())).await? {
-        owned.entry(stored.record.uuid("customer_id")?).or_default().push(stored);
+    for stored in all(
+        store,
+        ctx,
+        schema,
+        Filter::one_of("customer_id", owners.iter().copied()),
+    )
+    .await?
+    {
+        owned
+            .entry(stored.record.uuid("customer_id")?)
+            .or_default()
+            .push(stored);
     }
     for list in owned.values_mut() {
         list.sort_by_key(|stored| stored.id);
@@ -167,7 +197,11 @@ async fn owned(
 }
 
 /// Loads customers from profiles that were already read.
-pub(super) async fn complete(store: &dyn RecordStore, ctx: &Context, profiles: Vec<Stored>) -> Result<Vec<Loaded>> {
+pub(super) async fn complete(
+    store: &dyn RecordStore,
+    ctx: &Context,
+    profiles: Vec<Stored>,
+) -> Result<Vec<Loaded>> {
     let mut loaded = Vec::with_capacity(profiles.len());
     let mut profiles = profiles.into_iter().peekable();
     while profiles.peek().is_some() {
@@ -177,18 +211,34 @@ pub(super) async fn complete(store: &dyn RecordStore, ctx: &Context, profiles: V
         let mut refs = owned(store, ctx, &EXTERNAL_REF, &ids).await?;
         for stored in some {
             let id = stored.id;
-            loaded.push(read(stored, points.remove(&id).unwrap_or_default(), refs.remove(&id).unwrap_or_default())?);
+            loaded.push(read(
+                stored,
+                points.remove(&id).unwrap_or_default(),
+                refs.remove(&id).unwrap_or_default(),
+            )?);
         }
     }
     Ok(loaded)
 }
 
 /// Loads customers by id; those that are not there are left out.
-pub(super) async fn load(store: &dyn RecordStore, ctx: &Context, ids: &[Uuid]) -> Result<HashMap<Uuid, Loaded>> {
+pub(super) async fn load(
+    store: &dyn RecordStore,
+    ctx: &Context,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, Loaded>> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let profiles = store.get(ctx, &CUSTOMER, ids).await?.into_iter().flatten().collect();
+    let profiles = store
+        .get(ctx, &CUSTOMER, ids)
+        .await?
+        .into_iter()
+        .flatten()
+        .collect();
     let loaded = complete(store, ctx, profiles).await?;
-    Ok(loaded.into_iter().map(|loaded| (loaded.customer.id.uuid(), loaded)).collect())
+    Ok(loaded
+        .into_iter()
+        .map(|loaded| (loaded.customer.id.uuid(), loaded))
+        .collect())
 }

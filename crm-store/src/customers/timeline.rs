@@ -25,12 +25,18 @@ pub struct Events {
 
 impl From<OrderDraft> for Events {
     fn from(order: OrderDraft) -> Self {
-        Self { orders: vec![order], interactions: Vec::new() }
+        Self {
+            orders: vec![order],
+            interactions: Vec::new(),
+        }
     }
 }
 impl From<InteractionDraft> for Events {
     fn from(interaction: InteractionDraft) -> Self {
-        Self { orders: Vec::new(), interactions: vec![interaction] }
+        Self {
+            orders: Vec::new(),
+            interactions: vec![interaction],
+        }
     }
 }
 
@@ -91,7 +97,11 @@ pub(super) fn interaction(
 }
 
 /// Those the store does not have yet, each once.
-pub(super) async fn unknown<E: Event>(store: &dyn RecordStore, ctx: &Context, events: Vec<E>) -> Result<Vec<E>> {
+pub(super) async fn unknown<E: Event>(
+    store: &dyn RecordStore,
+    ctx: &Context,
+    events: Vec<E>,
+) -> Result<Vec<E>> {
     let mut asked: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for event in &events {
         let (source, id) = event.key();
@@ -116,7 +126,10 @@ pub(super) async fn unknown<E: Event>(store: &dyn RecordStore, ctx: &Context, ev
 }
 
 pub(super) fn inserts<E: Event>(events: &[E]) -> Result<Vec<Write>> {
-    events.iter().map(|event| Ok(Write::insert(event.record_id(), event.to_record()?))).collect()
+    events
+        .iter()
+        .map(|event| Ok(Write::insert(event.record_id(), event.to_record()?)))
+        .collect()
 }
 
 impl Customers {
@@ -134,25 +147,55 @@ impl Customers {
         events: impl Into<Events> + Send,
     ) -> Result<Appended> {
         let events: Events = events.into();
-        self.append_all(ctx, customer, source, events).await.map_err(|error| error.operation("customers.append"))
+        self.append_all(ctx, customer, source, events)
+            .await
+            .map_err(|error| error.operation("customers.append"))
     }
 
-    async fn append_all(&self, ctx: &Context, customer: CustomerId, source: &str, events: Events) -> Result<Appended> {
+    async fn append_all(
+        &self,
+        ctx: &Context,
+        customer: CustomerId,
+        source: &str,
+        events: Events,
+    ) -> Result<Appended> {
         self.prepare().await?;
-        let wrong = |field: &'static str| Err(Error::invalid("an event needs a source and its id there").with("field", field));
+        let wrong = |field: &'static str| {
+            Err(Error::invalid("an event needs a source and its id there").with("field", field))
+        };
         if source.trim().is_empty() {
             return wrong("source");
         }
-        let ids = events.orders.iter().map(|o| &o.event_id).chain(events.interactions.iter().map(|i| &i.event_id));
+        let ids = events
+            .orders
+            .iter()
+            .map(|o| &o.event_id)
+            .chain(events.interactions.iter().map(|i| &i.event_id));
         if ids.into_iter().any(|id| id.trim().is_empty() || id.len() > 255) {
             return wrong("event_id");
         }
-        if self.store.get(ctx, &CUSTOMER, &[customer.uuid()]).await?.into_iter().flatten().next().is_none() {
+        if self
+            .store
+            .get(ctx, &CUSTOMER, &[customer.uuid()])
+            .await?
+            .into_iter()
+            .flatten()
+            .next()
+            .is_none()
+        {
             return Err(Error::new(ErrorKind::NotFound, "no such customer").with("customer_id", customer));
         }
         let given = (events.orders.len() + events.interactions.len()) as u64;
-        let orders = events.orders.iter().map(|o| order(&*self.ids, customer, source, o)).collect();
-        let interactions = events.interactions.iter().map(|i| interaction(&*self.ids, customer, source, i)).collect();
+        let orders = events
+            .orders
+            .iter()
+            .map(|o| order(&*self.ids, customer, source, o))
+            .collect();
+        let interactions = events
+            .interactions
+            .iter()
+            .map(|i| interaction(&*self.ids, customer, source, i))
+            .collect();
         let (mut orders, mut interactions): (Vec<Order>, Vec<Interaction>) = (orders, interactions);
         loop {
             orders = unknown(&*self.store, ctx, orders).await?;
@@ -166,7 +209,11 @@ impl Customers {
             }
         }
         let (orders, interactions) = (orders.len() as u64, interactions.len() as u64);
-        Ok(Appended { orders, interactions, known: given - orders - interactions })
+        Ok(Appended {
+            orders,
+            interactions,
+            known: given - orders - interactions,
+        })
     }
 
     /// A customer's interactions, the latest first.
@@ -181,8 +228,14 @@ impl Customers {
         after: Option<Cursor>,
     ) -> Result<Page<Interaction>> {
         self.prepare().await?;
-        let query = Query::new(Filter::eq("customer_id", customer)).descending("at").limit(limit).after(after);
-        self.store.find(ctx, &INTERACTION, &query).await?.try_map(Interaction::from_stored)
+        let query = Query::new(Filter::eq("customer_id", customer))
+            .descending("at")
+            .limit(limit)
+            .after(after);
+        self.store
+            .find(ctx, &INTERACTION, &query)
+            .await?
+            .try_map(Interaction::from_stored)
     }
 
     /// A customer's orders, the latest first.
@@ -197,7 +250,13 @@ impl Customers {
         after: Option<Cursor>,
     ) -> Result<Page<Order>> {
         self.prepare().await?;
-        let query = Query::new(Filter::eq("customer_id", customer)).descending("at").limit(limit).after(after);
-        self.store.find(ctx, &ORDER, &query).await?.try_map(Order::from_stored)
+        let query = Query::new(Filter::eq("customer_id", customer))
+            .descending("at")
+            .limit(limit)
+            .after(after);
+        self.store
+            .find(ctx, &ORDER, &query)
+            .await?
+            .try_map(Order::from_stored)
     }
 }

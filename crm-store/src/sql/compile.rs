@@ -21,7 +21,12 @@ pub struct Sql {
 impl Sql {
     /// An empty statement for a database.
     pub(crate) fn new<D: Dialect>() -> Self {
-        Self { text: String::with_capacity(256), binds: Vec::new(), placeholder: D::placeholder, quote: D::quote }
+        Self {
+            text: String::with_capacity(256),
+            binds: Vec::new(),
+            placeholder: D::placeholder,
+            quote: D::quote,
+        }
     }
     /// Adds fixed text.
     pub(crate) fn push(&mut self, text: &'static str) -> &mut Self {
@@ -82,7 +87,10 @@ impl Sql {
 pub(crate) type Question = (Sql, Vec<FieldType>);
 
 fn tenant_is<'a>(sql: &'a mut Sql, tenant: &TenantId) -> &'a mut Sql {
-    sql.push(" WHERE ").name("tenant").push(" = ").bind(tenant.as_str().into())
+    sql.push(" WHERE ")
+        .name("tenant")
+        .push(" = ")
+        .bind(tenant.as_str().into())
 }
 
 fn record_columns(sql: &mut Sql, schema: &'static Schema) -> Vec<FieldType> {
@@ -90,7 +98,10 @@ fn record_columns(sql: &mut Sql, schema: &'static Schema) -> Vec<FieldType> {
     for field in schema.fields {
         sql.push(", ").name(field.name);
     }
-    [FieldType::Uuid, FieldType::Int].into_iter().chain(schema.fields.iter().map(|field| field.ty)).collect()
+    [FieldType::Uuid, FieldType::Int]
+        .into_iter()
+        .chain(schema.fields.iter().map(|field| field.ty))
+        .collect()
 }
 
 /// `(?, ?, ..)` with the number of values rounded up to a power of two by repeating the last one: few different texts,
@@ -99,9 +110,13 @@ pub(crate) fn padded(sql: &mut Sql, values: &[Value]) {
     let size = values.len().next_power_of_two().max(1);
     sql.push("(");
     let last = values.last();
-    sql.list(", ", values.iter().chain(last.into_iter().cycle()).take(size), |sql, value| {
-        sql.bind(value.clone());
-    });
+    sql.list(
+        ", ",
+        values.iter().chain(last.into_iter().cycle()).take(size),
+        |sql, value| {
+            sql.bind(value.clone());
+        },
+    );
     sql.push(")");
 }
 
@@ -126,17 +141,26 @@ fn order_by(sql: &mut Sql, order: &[Order]) {
     sql.push(" ORDER BY ");
     for order in order {
         sql.name(&order.field);
-        sql.push(if order.descending { " DESC NULLS LAST, " } else { " ASC NULLS FIRST, " });
+        sql.push(if order.descending {
+            " DESC NULLS LAST, "
+        } else {
+            " ASC NULLS FIRST, "
+        });
     }
     sql.name("id").push(" ASC");
 }
 
 fn limit(sql: &mut Sql, rows: usize) {
-    sql.push(" LIMIT ").bind(Value::Int(i64::try_from(rows).unwrap_or(i64::MAX)));
+    sql.push(" LIMIT ")
+        .bind(Value::Int(i64::try_from(rows).unwrap_or(i64::MAX)));
 }
 
 /// One page and one record more, by which it is known whether there is a next one.
-pub(crate) fn find<D: Dialect>(schema: &'static Schema, tenant: &TenantId, query: &Query) -> Result<Question> {
+pub(crate) fn find<D: Dialect>(
+    schema: &'static Schema,
+    tenant: &TenantId,
+    query: &Query,
+) -> Result<Question> {
     let mut sql = Sql::new::<D>();
     sql.push("SELECT ");
     let types = record_columns(&mut sql, schema);
@@ -154,10 +178,15 @@ pub(crate) fn find<D: Dialect>(schema: &'static Schema, tenant: &TenantId, query
 /// The condition of all records behind a cursor.
 fn after(sql: &mut Sql, schema: &'static Schema, order: &[Order], cursor: &Cursor) -> Result<()> {
     for (order, key) in order.iter().zip(&cursor.keys) {
-        let field = FieldRef { field: order.field.clone(), path: Vec::new() };
+        let field = FieldRef {
+            field: order.field.clone(),
+            path: Vec::new(),
+        };
         if !key.is_null() && field.resolve(schema)? != key.ty() {
-            return Err(Error::invalid("the cursor belongs to another query; start again without it")
-                .with("field", "after"));
+            return Err(
+                Error::invalid("the cursor belongs to another query; start again without it")
+                    .with("field", "after"),
+            );
         }
     }
     let nullable = |name: &str| schema.field(name).is_some_and(|(_, field)| field.nullable);
@@ -169,14 +198,23 @@ fn after(sql: &mut Sql, schema: &'static Schema, order: &[Order], cursor: &Curso
                 sql.push(" AND ").name(&first.field).push(" IS NULL");
             }
             (false, false) => {
-                sql.push(" AND ").name(&first.field).push(" >= ").bind(key.clone());
+                sql.push(" AND ")
+                    .name(&first.field)
+                    .push(" >= ")
+                    .bind(key.clone());
             }
             (true, false) if nullable(&first.field) => {
-                sql.push(" AND (").name(&first.field).push(" <= ").bind(key.clone());
+                sql.push(" AND (")
+                    .name(&first.field)
+                    .push(" <= ")
+                    .bind(key.clone());
                 sql.push(" OR ").name(&first.field).push(" IS NULL)");
             }
             (true, false) => {
-                sql.push(" AND ").name(&first.field).push(" <= ").bind(key.clone());
+                sql.push(" AND ")
+                    .name(&first.field)
+                    .push(" <= ")
+                    .bind(key.clone());
             }
         }
     }
@@ -221,7 +259,11 @@ fn after(sql: &mut Sql, schema: &'static Schema, order: &[Order], cursor: &Curso
 }
 
 /// The number of records that match.
-pub(crate) fn count<D: Dialect>(schema: &'static Schema, tenant: &TenantId, filter: &Filter) -> Result<Question> {
+pub(crate) fn count<D: Dialect>(
+    schema: &'static Schema,
+    tenant: &TenantId,
+    filter: &Filter,
+) -> Result<Question> {
     let mut sql = Sql::new::<D>();
     sql.push("SELECT count(*) FROM ").name(schema.name);
     tenant_is(&mut sql, tenant);
@@ -241,16 +283,32 @@ pub(crate) fn due<D: Dialect>(schema: &'static Schema, tenant: &TenantId, claim:
 }
 
 /// Marks the records of these ids as a claim says.
-pub(crate) fn mark<D: Dialect>(schema: &'static Schema, tenant: &TenantId, claim: &Claim, ids: &[Uuid]) -> Sql {
+pub(crate) fn mark<D: Dialect>(
+    schema: &'static Schema,
+    tenant: &TenantId,
+    claim: &Claim,
+    ids: &[Uuid],
+) -> Sql {
     let mut sql = Sql::new::<D>();
-    sql.push("UPDATE ").name(schema.name).push(" SET ").name("version").push(" = ").name("version").push(" + 1");
+    sql.push("UPDATE ")
+        .name(schema.name)
+        .push(" SET ")
+        .name("version")
+        .push(" = ")
+        .name("version")
+        .push(" + 1");
     for assign in &claim.assign {
         match assign {
             Assign::Set(field, value) => {
                 sql.push(", ").name(field).push(" = ").bind(value.clone());
             }
             Assign::Add(field, by) => {
-                sql.push(", ").name(field).push(" = ").name(field).push(" + ").bind(Value::Int(*by));
+                sql.push(", ")
+                    .name(field)
+                    .push(" = ")
+                    .name(field)
+                    .push(" + ")
+                    .bind(Value::Int(*by));
             }
         }
     }
@@ -302,7 +360,10 @@ pub(crate) fn aggregate<D: Dialect>(
     let mut sql = Sql::new::<D>();
     let mut types = Vec::new();
     let ty = |name: &str| {
-        let field = FieldRef { field: name.to_owned(), path: Vec::new() };
+        let field = FieldRef {
+            field: name.to_owned(),
+            path: Vec::new(),
+        };
         field.resolve(schema).map(|ty| ty.unwrap_or(FieldType::Json))
     };
     for by in &aggregate.by {
@@ -371,10 +432,18 @@ pub(crate) fn insert<D: Dialect>(
     taken: Taken,
 ) -> Question {
     let mut sql = Sql::new::<D>();
-    sql.push("INSERT INTO ").name(schema.name).push(" (").name("tenant").push(", ");
+    sql.push("INSERT INTO ")
+        .name(schema.name)
+        .push(" (")
+        .name("tenant")
+        .push(", ");
     record_columns(&mut sql, schema);
     sql.push(") VALUES ").list(", ", rows, |sql, (id, record)| {
-        sql.push("(").bind(tenant.as_str().into()).push(", ").bind(Value::Uuid(*id)).push(", 1");
+        sql.push("(")
+            .bind(tenant.as_str().into())
+            .push(", ")
+            .bind(Value::Uuid(*id))
+            .push(", 1");
         for value in record.values() {
             sql.push(", ").bind(value.clone());
         }
@@ -393,7 +462,13 @@ pub(crate) fn insert<D: Dialect>(
 pub(crate) fn update<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Version, record: &Record) -> Sql {
     let schema = record.schema();
     let mut sql = Sql::new::<D>();
-    sql.push("UPDATE ").name(schema.name).push(" SET ").name("version").push(" = ").name("version").push(" + 1");
+    sql.push("UPDATE ")
+        .name(schema.name)
+        .push(" SET ")
+        .name("version")
+        .push(" = ")
+        .name("version")
+        .push(" + 1");
     for (field, value) in schema.fields.iter().zip(record.values()) {
         sql.push(", ").name(field.name).push(" = ").bind(value.clone());
     }
@@ -417,15 +492,25 @@ pub(crate) fn delete<D: Dialect>(
 /// The version a record has.
 pub(crate) fn version<D: Dialect>(schema: &'static Schema, tenant: &TenantId, id: Uuid) -> Question {
     let mut sql = Sql::new::<D>();
-    sql.push("SELECT ").name("version").push(" FROM ").name(schema.name);
+    sql.push("SELECT ")
+        .name("version")
+        .push(" FROM ")
+        .name(schema.name);
     at(&mut sql, tenant, id, None);
     (sql, vec![FieldType::Int])
 }
 
 fn at(sql: &mut Sql, tenant: &TenantId, id: Uuid, expected: Option<Version>) {
-    tenant_is(sql, tenant).push(" AND ").name("id").push(" = ").bind(Value::Uuid(id));
+    tenant_is(sql, tenant)
+        .push(" AND ")
+        .name("id")
+        .push(" = ")
+        .bind(Value::Uuid(id));
     if let Some(version) = expected {
-        sql.push(" AND ").name("version").push(" = ").bind(Value::Int(version));
+        sql.push(" AND ")
+            .name("version")
+            .push(" = ")
+            .bind(Value::Int(version));
     }
 }
 
@@ -442,7 +527,12 @@ pub(crate) fn create_table<D: Dialect>(schema: &'static Schema) -> Sql {
         column::<D>(&mut sql, field);
         sql.push(", ");
     }
-    sql.push("PRIMARY KEY (").name("tenant").push(", ").name("id").push("))").push(D::TABLE_OPTIONS);
+    sql.push("PRIMARY KEY (")
+        .name("tenant")
+        .push(", ")
+        .name("id")
+        .push("))")
+        .push(D::TABLE_OPTIONS);
     sql
 }
 
@@ -464,8 +554,16 @@ pub(crate) fn add_column<D: Dialect>(schema: &'static Schema, field: &'static Fi
 /// Makes an index, within tenants.
 pub(crate) fn create_index<D: Dialect>(schema: &'static Schema, index: &Index) -> Sql {
     let mut sql = Sql::new::<D>();
-    sql.push(if index.unique { "CREATE UNIQUE INDEX " } else { "CREATE INDEX " });
-    sql.name(index.name).push(" ON ").name(schema.name).push(" (").name("tenant");
+    sql.push(if index.unique {
+        "CREATE UNIQUE INDEX "
+    } else {
+        "CREATE INDEX "
+    });
+    sql.name(index.name)
+        .push(" ON ")
+        .name(schema.name)
+        .push(" (")
+        .name("tenant");
     for field in index.fields {
         sql.push(", ").name(field);
     }
@@ -490,32 +588,69 @@ pub(crate) mod ledger {
     pub(crate) fn create<D: Dialect>() -> Sql {
         let mut sql = Sql::new::<D>();
         sql.push("CREATE TABLE IF NOT EXISTS ").name(TABLE).push(" (");
-        sql.name("name").push(" ").push(D::column_type(FieldType::Text)).push(" NOT NULL PRIMARY KEY, ");
-        sql.name("shape").push(" ").push(D::column_type(FieldType::Text)).push(" NOT NULL, ");
-        sql.name("hash").push(" ").push(D::column_type(FieldType::Text)).push(" NOT NULL)").push(D::TABLE_OPTIONS);
+        sql.name("name")
+            .push(" ")
+            .push(D::column_type(FieldType::Text))
+            .push(" NOT NULL PRIMARY KEY, ");
+        sql.name("shape")
+            .push(" ")
+            .push(D::column_type(FieldType::Text))
+            .push(" NOT NULL, ");
+        sql.name("hash")
+            .push(" ")
+            .push(D::column_type(FieldType::Text))
+            .push(" NOT NULL)")
+            .push(D::TABLE_OPTIONS);
         sql
     }
     /// All entries: name, shape, hash.
     pub(crate) fn read<D: Dialect>() -> Question {
         let mut sql = Sql::new::<D>();
-        sql.push("SELECT ").name("name").push(", ").name("shape").push(", ").name("hash").push(" FROM ").name(TABLE);
+        sql.push("SELECT ")
+            .name("name")
+            .push(", ")
+            .name("shape")
+            .push(", ")
+            .name("hash")
+            .push(" FROM ")
+            .name(TABLE);
         (sql, vec![FieldType::Text; 3])
     }
     /// Adds an entry.
     pub(crate) fn add<D: Dialect>(name: &str, shape: &str, hash: &str) -> Sql {
         let mut sql = Sql::new::<D>();
-        sql.push("INSERT INTO ").name(TABLE).push(" (").name("name").push(", ").name("shape").push(", ");
-        sql.name("hash").push(") VALUES (").list(", ", [name, shape, hash], |sql, text| {
-            sql.bind(Value::from(text));
-        });
+        sql.push("INSERT INTO ")
+            .name(TABLE)
+            .push(" (")
+            .name("name")
+            .push(", ")
+            .name("shape")
+            .push(", ");
+        sql.name("hash")
+            .push(") VALUES (")
+            .list(", ", [name, shape, hash], |sql, text| {
+                sql.bind(Value::from(text));
+            });
         sql.push(")");
         sql
     }
     /// Changes an entry.
     pub(crate) fn change<D: Dialect>(name: &str, shape: &str, hash: &str) -> Sql {
         let mut sql = Sql::new::<D>();
-        sql.push("UPDATE ").name(TABLE).push(" SET ").name("shape").push(" = ").bind(shape.into()).push(", ");
-        sql.name("hash").push(" = ").bind(hash.into()).push(" WHERE ").name("name").push(" = ").bind(name.into());
+        sql.push("UPDATE ")
+            .name(TABLE)
+            .push(" SET ")
+            .name("shape")
+            .push(" = ")
+            .bind(shape.into())
+            .push(", ");
+        sql.name("hash")
+            .push(" = ")
+            .bind(hash.into())
+            .push(" WHERE ")
+            .name("name")
+            .push(" = ")
+            .bind(name.into());
         sql
     }
 }

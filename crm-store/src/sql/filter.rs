@@ -55,7 +55,9 @@ fn write<D: Dialect>(sql: &mut Sql, schema: &'static Schema, filter: &Filter) ->
             })?;
         }
         Filter::Contains { field, text } => {
-            text_condition::<D>(sql, schema, field, &mut |sql, value| D::contains(sql, value, text))?;
+            text_condition::<D>(sql, schema, field, &mut |sql, value| {
+                D::contains(sql, value, text)
+            })?;
         }
         Filter::Null { field } => match field.resolve(schema)? {
             Some(_) => {
@@ -89,7 +91,9 @@ fn joined<D: Dialect>(sql: &mut Sql, schema: &'static Schema, filters: &[Filter]
 }
 
 fn nullable(schema: &'static Schema, field: &FieldRef) -> bool {
-    schema.field(&field.field).is_some_and(|(_, field)| field.nullable)
+    schema
+        .field(&field.field)
+        .is_some_and(|(_, field)| field.nullable)
 }
 
 fn present(sql: &mut Sql, schema: &'static Schema, field: &FieldRef) {
@@ -211,22 +215,35 @@ fn json_type(schema: &'static Schema, field: &FieldRef, value: &Value) -> Result
         Value::Text(_) => Ok(JsonType::Text),
         Value::Int(_) | Value::Float(_) => Ok(JsonType::Number),
         Value::Bool(_) => Ok(JsonType::Bool),
-        _ => Err(Error::invalid("below a JSON field, only texts, numbers and bools can be compared")
-            .with("schema", schema.name)
-            .with("field", field)),
+        _ => Err(
+            Error::invalid("below a JSON field, only texts, numbers and bools can be compared")
+                .with("schema", schema.name)
+                .with("field", field),
+        ),
     }
 }
 
-fn json_one_of<D: Dialect>(sql: &mut Sql, schema: &'static Schema, field: &FieldRef, values: &[Value]) -> Result<()> {
-    let mut groups: [(JsonType, Vec<Value>); 3] =
-        [(JsonType::Text, Vec::new()), (JsonType::Number, Vec::new()), (JsonType::Bool, Vec::new())];
+fn json_one_of<D: Dialect>(
+    sql: &mut Sql,
+    schema: &'static Schema,
+    field: &FieldRef,
+    values: &[Value],
+) -> Result<()> {
+    let mut groups: [(JsonType, Vec<Value>); 3] = [
+        (JsonType::Text, Vec::new()),
+        (JsonType::Number, Vec::new()),
+        (JsonType::Bool, Vec::new()),
+    ];
     for value in values {
         let ty = json_type(schema, field, value)?;
         if let Some((_, group)) = groups.iter_mut().find(|(of, _)| *of == ty) {
             group.push(value.clone());
         }
     }
-    let groups: Vec<_> = groups.into_iter().filter(|(_, values)| !values.is_empty()).collect();
+    let groups: Vec<_> = groups
+        .into_iter()
+        .filter(|(_, values)| !values.is_empty())
+        .collect();
     if groups.is_empty() {
         truth(sql, false);
         return Ok(());
@@ -263,7 +280,9 @@ fn text_condition<D: Dialect>(
         sql.push("(");
         D::json_is(sql, &field.field, &field.path, JsonType::Text);
         sql.push(" AND ");
-        rest(sql, &mut |sql| D::json_value(sql, &field.field, &field.path, JsonType::Text));
+        rest(sql, &mut |sql| {
+            D::json_value(sql, &field.field, &field.path, JsonType::Text)
+        });
     }
     sql.push(")");
     Ok(())
@@ -275,7 +294,11 @@ fn behind(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
         // Skips the gap of the surrogates, which no text has.
-        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
+        let next = if last == '\u{d7ff}' {
+            Some('\u{e000}')
+        } else {
+            char::from_u32(u32::from(last) + 1)
+        };
         if let Some(next) = next {
             chars.push(next);
             return Some(chars.into_iter().collect());
@@ -316,11 +339,23 @@ mod tests {
             (Filter::And(vec![]), r#" AND 1 = 1"#),
             (Filter::Or(vec![]), r#" AND 1 = 0"#),
             (Filter::eq("name", "x"), r#" AND "name" = ?"#),
-            (!Filter::ne("nick", "x"), r#" AND NOT (("nick" IS NOT NULL AND "nick" <> ?))"#),
+            (
+                !Filter::ne("nick", "x"),
+                r#" AND NOT (("nick" IS NOT NULL AND "nick" <> ?))"#,
+            ),
             (Filter::null("nick"), r#" AND "nick" IS NULL"#),
-            (Filter::prefix("name", "a%"), r#" AND ("name" >= ? AND "name" < ?)"#),
-            (Filter::contains("nick", "_"), r#" AND (("nick" IS NOT NULL AND instr("nick", ?) > 0))"#),
-            (Filter::one_of("name", ["a", "b", "c"]), r#" AND "name" IN (?, ?, ?, ?)"#),
+            (
+                Filter::prefix("name", "a%"),
+                r#" AND ("name" >= ? AND "name" < ?)"#,
+            ),
+            (
+                Filter::contains("nick", "_"),
+                r#" AND (("nick" IS NOT NULL AND instr("nick", ?) > 0))"#,
+            ),
+            (
+                Filter::one_of("name", ["a", "b", "c"]),
+                r#" AND "name" IN (?, ?, ?, ?)"#,
+            ),
             (Filter::one_of("name", Vec::<&str>::new()), r#" AND 1 = 0"#),
             (Filter::eq("n", 1.5), r#" AND 1 = 0"#),
             (Filter::ne("x", i64::MAX), r#" AND "x" IS NOT NULL"#),
@@ -328,9 +363,14 @@ mod tests {
                 Filter::ge("extra.a", 5_i64),
                 r#" AND (ifnull(json_type("extra", ?), '') IN ('integer', 'real') AND json_extract("extra", ?) >= ?)"#,
             ),
-            (Filter::null("extra.a"), r#" AND ifnull(json_type("extra", ?), 'null') = 'null'"#),
             (
-                Filter::eq("n", 1_i64).and(Filter::eq("n", 2_i64)).and(Filter::eq("n", 3_i64)),
+                Filter::null("extra.a"),
+                r#" AND ifnull(json_type("extra", ?), 'null') = 'null'"#,
+            ),
+            (
+                Filter::eq("n", 1_i64)
+                    .and(Filter::eq("n", 2_i64))
+                    .and(Filter::eq("n", 3_i64)),
                 r#" AND ("n" = ? AND ("n" = ? AND "n" = ?))"#,
             ),
         ] {
@@ -341,7 +381,10 @@ mod tests {
     #[test]
     fn values_and_keys_never_reach_the_text() {
         let evil = "'\"; DROP TABLE thing; --";
-        let field = FieldRef { field: "extra".into(), path: vec![evil.into()] };
+        let field = FieldRef {
+            field: "extra".into(),
+            path: vec![evil.into()],
+        };
         for filter in [
             Filter::eq("name", evil),
             Filter::prefix("name", evil),
@@ -355,9 +398,40 @@ mod tests {
 
     #[test]
     fn comparisons_between_integers_and_floats_are_exact() {
-        let floats = [-1e300, -9.3e18, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 9_007_199_254_740_992.0, 9.3e18, f64::INFINITY];
-        let ints = [i64::MIN, -2, -1, 0, 1, 2, (1 << 53) - 1, 1 << 53, (1 << 53) + 1, i64::MAX - 1, i64::MAX];
-        let ops = [Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge];
+        let floats = [
+            -1e300,
+            -9.3e18,
+            -1.5,
+            -1.0,
+            -0.5,
+            0.0,
+            0.5,
+            1.0,
+            9_007_199_254_740_992.0,
+            9.3e18,
+            f64::INFINITY,
+        ];
+        let ints = [
+            i64::MIN,
+            -2,
+            -1,
+            0,
+            1,
+            2,
+            (1 << 53) - 1,
+            1 << 53,
+            (1 << 53) + 1,
+            i64::MAX - 1,
+            i64::MAX,
+        ];
+        let ops = [
+            Compare::Eq,
+            Compare::Ne,
+            Compare::Lt,
+            Compare::Le,
+            Compare::Gt,
+            Compare::Ge,
+        ];
         let holds = |op: Compare, order: std::cmp::Ordering| match op {
             Compare::Eq => order.is_eq(),
             Compare::Ne => order.is_ne(),
@@ -367,7 +441,13 @@ mod tests {
             Compare::Ge => order.is_ge(),
         };
         // Compares exactly by way of 128-bit integers scaled by two: all fractions above are halves.
-        let twice = |x: f64| if x.abs() < 1e19 { (x * 2.0) as i128 } else { (x.signum() as i128) << 120 };
+        let twice = |x: f64| {
+            if x.abs() < 1e19 {
+                (x * 2.0) as i128
+            } else {
+                (x.signum() as i128) << 120
+            }
+        };
         for op in ops {
             for float in floats {
                 for int in ints {

@@ -20,15 +20,23 @@ pub(crate) struct Lanes<D: Dialect> {
 
 impl<D: Dialect> Lanes<D> {
     pub(crate) fn new(driver: Arc<D>, role: Role, connections: usize) -> Self {
-        Self { driver, role, permits: Semaphore::new(connections), idle: Mutex::new(Vec::new()) }
+        Self {
+            driver,
+            role,
+            permits: Semaphore::new(connections),
+            idle: Mutex::new(Vec::new()),
+        }
     }
 
     /// Takes a connection, waiting for one as long as the driver's settings say.
     pub(crate) async fn take(&self) -> Result<Lane<'_, D>> {
         let waited = tokio::time::timeout(self.driver.wait(), self.permits.acquire()).await;
         let permit = waited.map_err(|_| {
-            Error::new(ErrorKind::Unavailable, "no connection became free in time; too many calls at once")
-                .with("wait_ms", self.driver.wait().as_millis())
+            Error::new(
+                ErrorKind::Unavailable,
+                "no connection became free in time; too many calls at once",
+            )
+            .with("wait_ms", self.driver.wait().as_millis())
         })?;
         let permit = permit.map_err(|_| Error::unexpected("the store is closed"))?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -36,7 +44,11 @@ impl<D: Dialect> Lanes<D> {
             Some(connection) => connection,
             None => self.driver.connect(self.role).await?,
         };
-        Ok(Lane { lanes: self, connection, _permit: permit })
+        Ok(Lane {
+            lanes: self,
+            connection,
+            _permit: permit,
+        })
     }
 }
 
@@ -51,8 +63,16 @@ pub(crate) struct Lane<'a, D: Dialect> {
 impl<D: Dialect> Lane<'_, D> {
     /// Puts the connection back: only when nothing is open on it.
     pub(crate) fn put_back(self) {
-        let Self { lanes, connection, _permit } = self;
-        lanes.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let Self {
+            lanes,
+            connection,
+            _permit,
+        } = self;
+        lanes
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
     }
 
     pub(crate) async fn execute(&mut self, sql: Sql) -> Result<u64, Fault> {
@@ -64,7 +84,10 @@ impl<D: Dialect> Lane<'_, D> {
     }
 
     pub(crate) async fn begin(&mut self) -> Result<()> {
-        self.execute(control::<D>(Control::Begin)).await.map(|_| ()).map_err(Fault::into_error)
+        self.execute(control::<D>(Control::Begin))
+            .await
+            .map(|_| ())
+            .map_err(Fault::into_error)
     }
 
     /// Ends a unit of work: commits it when `done` is a success, gives it up when not.

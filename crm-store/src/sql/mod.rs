@@ -60,7 +60,10 @@ struct Anchor<C>(#[allow(dead_code, reason = "held, not used")] std::sync::Mutex
 
 impl<D: Driver> fmt::Debug for SqlStore<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlStore").field("info", &self.info).field("driver", &self.driver).finish_non_exhaustive()
+        f.debug_struct("SqlStore")
+            .field("info", &self.info)
+            .field("driver", &self.driver)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +120,9 @@ impl<D: Driver> SqlStore<D> {
         let mut lane = store.writer.take().await?;
         let begun = lane.begin().await;
         begun.map_err(|error| error.operation("store.open"))?;
-        lane.end(Ok(())).await.map_err(|error| error.operation("store.open"))?;
+        lane.end(Ok(()))
+            .await
+            .map_err(|error| error.operation("store.open"))?;
         Ok(store)
     }
 
@@ -144,11 +149,16 @@ impl<D: Driver> SqlStore<D> {
     ) -> Result<Vec<Stored>> {
         let (sql, types) = compile::due::<D>(schema, tenant, claim)?;
         let due = lane.query(sql, &types).await.map_err(Fault::into_error)?;
-        let due: Vec<Uuid> = due.iter().filter_map(|row| row.first().and_then(Value::as_uuid)).collect();
+        let due: Vec<Uuid> = due
+            .iter()
+            .filter_map(|row| row.first().and_then(Value::as_uuid))
+            .collect();
         let mut taken = HashMap::with_capacity(due.len());
         for ids in due.chunks(IDS) {
             let sql = compile::mark::<D>(schema, tenant, claim, ids);
-            lane.execute(sql).await.map_err(|fault| write::named(schema, fault))?;
+            lane.execute(sql)
+                .await
+                .map_err(|fault| write::named(schema, fault))?;
             let (sql, types) = compile::get::<D>(schema, tenant, ids);
             for row in lane.query(sql, &types).await.map_err(Fault::into_error)? {
                 let stored = stored(schema, row)?;
@@ -163,7 +173,10 @@ impl<D: Driver> SqlStore<D> {
 fn stored(schema: &'static Schema, row: Vec<Value>) -> Result<Stored> {
     let mut row = row.into_iter();
     let (Some(Value::Uuid(id)), Some(Value::Int(version))) = (row.next(), row.next()) else {
-        return Err(Error::new(ErrorKind::Corrupt, "a stored record has no id or version").with("schema", schema.name));
+        return Err(
+            Error::new(ErrorKind::Corrupt, "a stored record has no id or version")
+                .with("schema", schema.name),
+        );
     };
     let record = Record::from_values(schema, row.collect()).map_err(|error| {
         let field = error.context("field").unwrap_or("?").to_owned();
@@ -191,7 +204,9 @@ impl<D: Driver> Provider for SqlStore<D> {
     }
 
     async fn check(&self) -> Result<Health> {
-        self.ask((control::<D>(Control::Ping), vec![FieldType::Int])).await.map_err(|e| e.operation("store.check"))?;
+        self.ask((control::<D>(Control::Ping), vec![FieldType::Int]))
+            .await
+            .map_err(|e| e.operation("store.check"))?;
         Ok(Health::Ready)
     }
 }
@@ -204,7 +219,10 @@ impl<D: Driver> RecordStore for SqlStore<D> {
 
     async fn migrate(&self, schemas: &[&'static Schema]) -> Result<()> {
         let named = |error: Error| error.operation("store.migrate");
-        schemas.iter().try_for_each(|schema| schema.validate()).map_err(named)?;
+        schemas
+            .iter()
+            .try_for_each(|schema| schema.validate())
+            .map_err(named)?;
         let mut lane = self.writer.take().await.map_err(named)?;
         lane.begin().await.map_err(named)?;
         let done = ddl::migrate(&mut lane, schemas).await;
@@ -243,8 +261,11 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         let mut rows = self.ask(question).await.map_err(named)?;
         let more = rows.len() > query.limit as usize;
         rows.truncate(query.limit as usize);
-        let items =
-            rows.into_iter().map(|row| stored(schema, row)).collect::<Result<Vec<Stored>>>().map_err(named)?;
+        let items = rows
+            .into_iter()
+            .map(|row| stored(schema, row))
+            .collect::<Result<Vec<Stored>>>()
+            .map_err(named)?;
         let key = |last: &Stored, field: &str| match field {
             "id" => Value::Uuid(last.id),
             field => last.record.get(field).cloned().unwrap_or(Value::Null),
@@ -262,7 +283,9 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         let question = compile::count::<D>(schema, ctx.tenant(), filter).map_err(named)?;
         let rows = self.ask(question).await.map_err(named)?;
         let counted = rows.first().and_then(|row| row.first()).and_then(Value::as_int);
-        counted.and_then(|n| u64::try_from(n).ok()).ok_or_else(|| named(Error::unexpected("a count without a number")))
+        counted
+            .and_then(|n| u64::try_from(n).ok())
+            .ok_or_else(|| named(Error::unexpected("a count without a number")))
     }
 
     async fn claim(&self, ctx: &Context, schema: &'static Schema, claim: &Claim) -> Result<Vec<Stored>> {
@@ -287,12 +310,19 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         let named = |error: Error| error.operation("store.scan");
         scan.filter.validate(schema).map_err(named)?;
         if scan.chunk_rows == 0 {
-            return Err(named(Error::invalid("a chunk has at least one row").with("field", "chunk_rows")));
+            return Err(named(
+                Error::invalid("a chunk has at least one row").with("field", "chunk_rows"),
+            ));
         }
         let empty: Vec<Column> = scan
             .columns
             .iter()
-            .map(|column| Column::empty(column.to_string(), column.resolve(schema)?.unwrap_or(FieldType::Text)))
+            .map(|column| {
+                Column::empty(
+                    column.to_string(),
+                    column.resolve(schema)?.unwrap_or(FieldType::Text),
+                )
+            })
             .collect::<Result<_>>()
             .map_err(named)?;
         let mut after = None;
@@ -307,7 +337,11 @@ impl<D: Driver> RecordStore for SqlStore<D> {
             for row in rows {
                 let mut row = row.into_iter();
                 after = row.next().and_then(|id| id.as_uuid());
-                columns.iter_mut().zip(row).try_for_each(|(column, value)| column.push(json_text(value))).map_err(named)?;
+                columns
+                    .iter_mut()
+                    .zip(row)
+                    .try_for_each(|(column, value)| column.push(json_text(value)))
+                    .map_err(named)?;
             }
             take(Table::new(columns).map_err(named)?)?;
             if last {
@@ -316,23 +350,39 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         }
     }
 
-    async fn aggregate(&self, ctx: &Context, schema: &'static Schema, aggregate: &Aggregate) -> Result<Table> {
+    async fn aggregate(
+        &self,
+        ctx: &Context,
+        schema: &'static Schema,
+        aggregate: &Aggregate,
+    ) -> Result<Table> {
         let named = |error: Error| error.operation("store.aggregate");
         aggregate.validate(schema).map_err(named)?;
         let question = compile::aggregate::<D>(schema, ctx.tenant(), aggregate).map_err(named)?;
-        let names = aggregate.by.iter().map(GroupBy::field).chain(aggregate.measures.iter().map(|(name, _)| name.as_str()));
+        let names = aggregate
+            .by
+            .iter()
+            .map(GroupBy::field)
+            .chain(aggregate.measures.iter().map(|(name, _)| name.as_str()));
         let mut columns = names
             .zip(&question.1)
             .map(|(name, ty)| Column::empty(name, *ty))
             .collect::<Result<Vec<Column>>>()
             .map_err(named)?;
-        let months: Vec<bool> = aggregate.by.iter().map(|by| matches!(by, GroupBy::Month(_))).collect();
+        let months: Vec<bool> = aggregate
+            .by
+            .iter()
+            .map(|by| matches!(by, GroupBy::Month(_)))
+            .collect();
         for row in self.ask(question).await.map_err(named)? {
             for (i, (column, value)) in columns.iter_mut().zip(row).enumerate() {
                 if months.get(i) == Some(&true) && value.as_str() == Some("") {
                     return Err(named(
-                        Error::new(ErrorKind::Unsupported, "months are grouped within the years 0 to 9999 only")
-                            .with("field", column.name()),
+                        Error::new(
+                            ErrorKind::Unsupported,
+                            "months are grouped within the years 0 to 9999 only",
+                        )
+                        .with("field", column.name()),
                     ));
                 }
                 column.push(value).map_err(named)?;

@@ -15,7 +15,8 @@ const ROWS: usize = 256;
 /// Checks every record before anything is begun.
 pub(super) fn validate(writes: &[Write]) -> Result<()> {
     for (i, write) in writes.iter().enumerate() {
-        if let Write::Insert { record, .. } | Write::Update { record, .. } | Write::Put { record, .. } = write {
+        if let Write::Insert { record, .. } | Write::Update { record, .. } | Write::Put { record, .. } = write
+        {
             record.validate().map_err(|error| error.with("write", i))?;
         }
     }
@@ -39,7 +40,10 @@ pub(super) async fn all<D: Dialect>(
             }
             Write::Update { id, expected, record } => {
                 let sql = compile::update::<D>(tenant, *id, *expected, record);
-                let changed = lane.execute(sql).await.map_err(|fault| collided(record.schema(), at, fault))?;
+                let changed = lane
+                    .execute(sql)
+                    .await
+                    .map_err(|fault| collided(record.schema(), at, fault))?;
                 if changed == 0 {
                     return Err(stale(lane, tenant, record.schema(), *id, Some(*expected), at).await);
                 }
@@ -47,7 +51,10 @@ pub(super) async fn all<D: Dialect>(
             }
             Write::Delete { schema, id, expected } => {
                 let sql = compile::delete::<D>(schema, tenant, *id, *expected);
-                let changed = lane.execute(sql).await.map_err(|fault| collided(schema, at, fault))?;
+                let changed = lane
+                    .execute(sql)
+                    .await
+                    .map_err(|fault| collided(schema, at, fault))?;
                 if changed == 0 {
                     return Err(stale(lane, tenant, schema, *id, *expected, at).await);
                 }
@@ -64,8 +71,14 @@ type Rows<'a> = Vec<(Uuid, &'a Record)>;
 /// ids, and a number of rows that is a power of two, so that there are few different statements to prepare.
 fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
     let of = |write: &Write| match write {
-        Write::Insert { on_conflict: OnConflict::Fail, .. } => Some(Taken::Fail),
-        Write::Insert { on_conflict: OnConflict::Skip, .. } => Some(Taken::Skip),
+        Write::Insert {
+            on_conflict: OnConflict::Fail,
+            ..
+        } => Some(Taken::Fail),
+        Write::Insert {
+            on_conflict: OnConflict::Skip,
+            ..
+        } => Some(Taken::Skip),
         Write::Put { .. } => Some(Taken::Replace),
         Write::Update { .. } | Write::Delete { .. } => None,
     };
@@ -73,7 +86,8 @@ fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
     let mut ids = HashSet::new();
     let mut kind: Option<(&'static Schema, Taken)> = None;
     for write in writes {
-        let (Some(taken), Write::Insert { id, record, .. } | Write::Put { id, record }) = (of(write), write) else {
+        let (Some(taken), Write::Insert { id, record, .. } | Write::Put { id, record }) = (of(write), write)
+        else {
             break;
         };
         let schema = record.schema();
@@ -91,7 +105,11 @@ fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
     (schema, taken, rows)
 }
 
-static EMPTY: Schema = Schema { name: "empty", fields: &[], indexes: &[] };
+static EMPTY: Schema = Schema {
+    name: "empty",
+    fields: &[],
+    indexes: &[],
+};
 
 async fn rows_in<D: Dialect>(
     lane: &mut Lane<'_, D>,
@@ -139,7 +157,10 @@ async fn statement<D: Dialect>(
             _ => None,
         })
         .collect();
-    outcomes.extend(rows.iter().map(|(id, _)| written.get(id).map_or(Outcome::Skipped, |v| Outcome::Written(*v))));
+    outcomes.extend(
+        rows.iter()
+            .map(|(id, _)| written.get(id).map_or(Outcome::Skipped, |v| Outcome::Written(*v))),
+    );
     Ok(())
 }
 
@@ -152,7 +173,10 @@ pub(super) fn named(schema: &'static Schema, fault: Fault) -> Error {
     match fault {
         Fault::Other(error) => error.with("schema", schema.name),
         Fault::Taken(fields) => {
-            let index = schema.indexes.iter().find(|index| index.unique && index.fields.iter().eq(fields.iter()));
+            let index = schema
+                .indexes
+                .iter()
+                .find(|index| index.unique && index.fields.iter().eq(fields.iter()));
             Error::conflict("a record with this id or unique key is already there")
                 .with("schema", schema.name)
                 .with("index", index.map_or("id", |index| index.name))
@@ -171,7 +195,12 @@ async fn stale<D: Dialect>(
     let (sql, types) = compile::version::<D>(schema, tenant, id);
     let found = match lane.query(sql, &types).await {
         Ok(rows) => rows.first().and_then(|row| row.first()).and_then(Value::as_int),
-        Err(fault) => return fault.into_error().with("schema", schema.name).with("write", write),
+        Err(fault) => {
+            return fault
+                .into_error()
+                .with("schema", schema.name)
+                .with("write", write);
+        }
     };
     let error = Error::conflict("the record was changed or removed by someone else; read it again")
         .with("schema", schema.name)
@@ -181,5 +210,8 @@ async fn stale<D: Dialect>(
         Some(version) => error.with("expected", version),
         None => error,
     };
-    error.with("found", found.map_or_else(|| "none".to_owned(), |version| version.to_string()))
+    error.with(
+        "found",
+        found.map_or_else(|| "none".to_owned(), |version| version.to_string()),
+    )
 }

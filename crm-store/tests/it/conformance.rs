@@ -12,7 +12,9 @@ use tempfile::TempDir;
 pub(crate) async fn on_file() -> (Arc<dyn RecordStore>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let config = SqliteConfig::default().wait(Duration::from_secs(60));
-    let store = SqliteStore::open_file(folder.path().join("crm.db"), config).await.unwrap();
+    let store = SqliteStore::open_file(folder.path().join("crm.db"), config)
+        .await
+        .unwrap();
     (Arc::new(store), folder)
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crm_core::activity::Money;
 use crm_core::capability::RecordStore;
 use crm_core::customer::{
-    ContactKind, ContactState, Customer, Draft, ExternalRef, InteractionDraft, OrderDraft, PersonName, PostalAddress,
-    Provenance,
+    ContactKind, ContactState, Customer, Draft, ExternalRef, InteractionDraft, OrderDraft, PersonName,
+    PostalAddress, Provenance,
 };
 use crm_core::memory::MemoryStore;
 use crm_core::query::{Filter, Query};
@@ -29,7 +29,9 @@ pub(crate) fn draft(source: &str, seen: i64) -> Draft {
 pub(crate) fn keys(reference: &str, email: &str, phone: &str) -> Draft {
     let mut draft = draft("shop", 10);
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    draft.external_refs.extend(some(reference).map(|id| ExternalRef::new("shop", id)));
+    draft
+        .external_refs
+        .extend(some(reference).map(|id| ExternalRef::new("shop", id)));
     draft.emails.extend(some(email));
     draft.phones.extend(some(phone));
     draft
@@ -44,13 +46,21 @@ pub(crate) struct Desk {
 pub(crate) fn desk(store: Arc<dyn RecordStore>) -> Desk {
     let clock = Arc::new(ManualClock::at("2026-03-01T09:00:00Z".parse().unwrap()));
     let ids = Arc::new(SeededIds::new(clock.clone(), 1));
-    Desk { customers: Customers::new(store, clock.clone(), ids), ctx: fixtures::context(), clock }
+    Desk {
+        customers: Customers::new(store, clock.clone(), ids),
+        ctx: fixtures::context(),
+        clock,
+    }
 }
 
 impl Desk {
     async fn upsert(&self, draft: Draft) -> (CustomerId, Change, Vec<Option<String>>) {
         let done = self.customers.upsert(&self.ctx, draft).await.unwrap();
-        (done.id, done.change, done.rejects.into_iter().map(|reject| reject.field).collect())
+        (
+            done.id,
+            done.change,
+            done.rejects.into_iter().map(|reject| reject.field).collect(),
+        )
     }
     async fn get(&self, id: CustomerId) -> Customer {
         self.customers.get(&self.ctx, id).await.unwrap().unwrap()
@@ -102,11 +112,32 @@ async fn a_person_is_recognised_by_each_key(desk: Desk) {
         assert_eq!(desk.upsert(again).await, (ana, change, vec![]));
     }
     let found = desk.get(ana).await;
-    assert_eq!((found.version, found.external_refs.len(), found.contact_points.len()), (3, 2, 3));
-    assert_eq!(found.email().unwrap().value(), "ana@example.com", "the first one is the primary one");
-    let by = desk.customers.by_contact(&desk.ctx, ContactKind::Phone, PHONE).await.unwrap().unwrap();
+    assert_eq!(
+        (
+            found.version,
+            found.external_refs.len(),
+            found.contact_points.len()
+        ),
+        (3, 2, 3)
+    );
+    assert_eq!(
+        found.email().unwrap().value(),
+        "ana@example.com",
+        "the first one is the primary one"
+    );
+    let by = desk
+        .customers
+        .by_contact(&desk.ctx, ContactKind::Phone, PHONE)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(by.id, ana);
-    let by = desk.customers.by_external(&desk.ctx, &ExternalRef::new("shop", "2")).await.unwrap().unwrap();
+    let by = desk
+        .customers
+        .by_external(&desk.ctx, &ExternalRef::new("shop", "2"))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(by.id, ana);
     assert_eq!(desk.count().await, 1);
 }
@@ -115,24 +146,49 @@ async fn a_shared_phone_is_no_identity(desk: Desk) {
     let (ana, ..) = desk.upsert(keys("", "ana@example.com", PHONE)).await;
     let (bea, change, rejects) = desk.upsert(keys("", "bea@example.com", PHONE)).await;
     assert!(bea != ana && change == Change::Created && rejects.is_empty());
-    assert_eq!(desk.get(bea).await.phone().unwrap().value(), "+61491570156", "she has it all the same");
-    assert_eq!(desk.upsert(keys("", "bea@example.com", PHONE)).await.1, Change::Unchanged);
-    assert_eq!(desk.upsert(keys("", "", PHONE)).await.0, ana, "the number alone means its first owner");
+    assert_eq!(
+        desk.get(bea).await.phone().unwrap().value(),
+        "+61491570156",
+        "she has it all the same"
+    );
+    assert_eq!(
+        desk.upsert(keys("", "bea@example.com", PHONE)).await.1,
+        Change::Unchanged
+    );
+    assert_eq!(
+        desk.upsert(keys("", "", PHONE)).await.0,
+        ana,
+        "the number alone means its first owner"
+    );
     // A customer without any address may well be the one the address belongs to.
     let (cleo, ..) = desk.upsert(keys("", "", "+61 491 570 157")).await;
-    assert_eq!(desk.upsert(keys("", "cleo@example.com", "+61 491 570 157")).await, (cleo, Change::Updated, vec![]));
+    assert_eq!(
+        desk.upsert(keys("", "cleo@example.com", "+61 491 570 157")).await,
+        (cleo, Change::Updated, vec![])
+    );
 }
 
 async fn keys_of_two_customers_are_not_merged(desk: Desk) {
     let (ana, ..) = desk.upsert(keys("1", "ana@example.com", "")).await;
     let (bea, ..) = desk.upsert(keys("2", "bea@example.com", "")).await;
     let (found, change, rejects) = desk.upsert(keys("1", "bea@example.com", "")).await;
-    assert_eq!((found, change, rejects), (ana, Change::Unchanged, vec![Some("email".to_owned())]));
-    let by = desk.customers.by_contact(&desk.ctx, ContactKind::Email, "bea@example.com").await.unwrap().unwrap();
+    assert_eq!(
+        (found, change, rejects),
+        (ana, Change::Unchanged, vec![Some("email".to_owned())])
+    );
+    let by = desk
+        .customers
+        .by_contact(&desk.ctx, ContactKind::Email, "bea@example.com")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(by.id, bea, "the address stays with its owner");
     let mut both = keys("1", "", "");
     both.external_refs.push(ExternalRef::new("shop", "2"));
-    assert_eq!(desk.upsert(both).await, (ana, Change::Unchanged, vec![Some("external".to_owned())]));
+    assert_eq!(
+        desk.upsert(both).await,
+        (ana, Change::Unchanged, vec![Some("external".to_owned())])
+    );
     assert_eq!(desk.count().await, 2);
 }
 
@@ -140,12 +196,29 @@ async fn wrong_fields_are_told_and_the_rest_kept(desk: Desk) {
     let mut wrong = keys("1", "not an address", "12");
     wrong.name = Some(PersonName::new("Ana", "Kask"));
     let (ana, change, rejects) = desk.upsert(wrong).await;
-    assert_eq!((change, rejects), (Change::Created, vec![Some("email".to_owned()), Some("phone".to_owned())]));
+    assert_eq!(
+        (change, rejects),
+        (
+            Change::Created,
+            vec![Some("email".to_owned()), Some("phone".to_owned())]
+        )
+    );
     assert_eq!(desk.get(ana).await.name.full(), "Ana Kask");
-    let error = desk.customers.upsert(&desk.ctx, keys("", "nobody", "")).await.unwrap_err();
-    assert_eq!((error.kind(), error.context("field")), (ErrorKind::Invalid, Some("email")));
+    let error = desk
+        .customers
+        .upsert(&desk.ctx, keys("", "nobody", ""))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("field")),
+        (ErrorKind::Invalid, Some("email"))
+    );
     assert!(!error.to_string().contains("nobody"));
-    let error = desk.customers.upsert(&desk.ctx, draft("shop", 1)).await.unwrap_err();
+    let error = desk
+        .customers
+        .upsert(&desk.ctx, draft("shop", 1))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("recognise"), "{error}");
     assert_eq!(desk.count().await, 1);
 }
@@ -155,16 +228,26 @@ async fn newer_wins_and_empty_never_overwrites(desk: Desk) {
         let mut d = draft(source, seen);
         d.external_refs.push(ExternalRef::new("shop", "1"));
         d.name = Some(PersonName::new(given, if given.is_empty() { "" } else { "Kask" }));
-        d.addresses.push(PostalAddress { city: city.into(), ..PostalAddress::default() });
+        d.addresses.push(PostalAddress {
+            city: city.into(),
+            ..PostalAddress::default()
+        });
         d.tags.push(source.into());
         d.attributes.set("plan", plan).unwrap();
         d
     };
     let (ana, ..) = desk.upsert(told("shop", 10, "Anna", "Oslo", "free")).await;
     desk.clock.advance(Duration::from_secs(60));
-    assert_eq!(desk.upsert(told("old-list", 5, "Anne", "Bergen", "none")).await.1, Change::Updated);
+    assert_eq!(
+        desk.upsert(told("old-list", 5, "Anne", "Bergen", "none")).await.1,
+        Change::Updated
+    );
     let known = desk.get(ana).await;
-    assert_eq!((known.name.given.as_str(), known.addresses[0].city.as_str()), ("Anna", "Oslo"), "older does not win");
+    assert_eq!(
+        (known.name.given.as_str(), known.addresses[0].city.as_str()),
+        ("Anna", "Oslo"),
+        "older does not win"
+    );
     assert_eq!(known.attributes.get("plan").unwrap(), "free");
     assert_eq!(known.tags, ["shop", "old-list"]);
     assert_eq!(known.updated_at.since(known.created_at), Duration::from_secs(60));
@@ -173,13 +256,31 @@ async fn newer_wins_and_empty_never_overwrites(desk: Desk) {
     assert_eq!(desk.get(ana).await.attributes.get("plan").unwrap(), "free");
     desk.upsert(told("shop", 30, "Ana", "Bergen", "pro")).await;
     let known = desk.get(ana).await;
-    assert_eq!((known.name.full().as_str(), known.addresses[0].city.as_str()), ("Ana Kask", "Bergen"));
+    assert_eq!(
+        (known.name.full().as_str(), known.addresses[0].city.as_str()),
+        ("Ana Kask", "Bergen")
+    );
     assert_eq!(known.attributes.get("plan").unwrap(), "pro");
-    let sources: Vec<_> = known.provenance.iter().map(|p| (p.source.as_str(), p.observed_at.as_micros())).collect();
-    assert_eq!(sources, [("shop", 30), ("old-list", 5), ("crawler", 20)], "one entry a source");
+    let sources: Vec<_> = known
+        .provenance
+        .iter()
+        .map(|p| (p.source.as_str(), p.observed_at.as_micros()))
+        .collect();
+    assert_eq!(
+        sources,
+        [("shop", 30), ("old-list", 5), ("crawler", 20)],
+        "one entry a source"
+    );
     let version = known.version;
-    assert_eq!(desk.upsert(told("shop", 40, "Ana", "Bergen", "pro")).await.1, Change::Unchanged);
-    assert_eq!(desk.get(ana).await.version, version, "nothing new, nothing written");
+    assert_eq!(
+        desk.upsert(told("shop", 40, "Ana", "Bergen", "pro")).await.1,
+        Change::Unchanged
+    );
+    assert_eq!(
+        desk.get(ana).await.version,
+        version,
+        "nothing new, nothing written"
+    );
 }
 
 async fn create_is_strict(desk: Desk) {
@@ -191,15 +292,41 @@ async fn create_is_strict(desk: Desk) {
         items: 1,
     });
     let ana = desk.customers.create(&desk.ctx, first).await.unwrap();
-    assert_eq!(desk.customers.orders(&desk.ctx, ana.id, 10, None).await.unwrap().items.len(), 1);
-    for taken in [keys("1", "", ""), keys("", "ana@example.com", ""), keys("9", "ana@example.com", PHONE)] {
+    assert_eq!(
+        desk.customers
+            .orders(&desk.ctx, ana.id, 10, None)
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    for taken in [
+        keys("1", "", ""),
+        keys("", "ana@example.com", ""),
+        keys("9", "ana@example.com", PHONE),
+    ] {
         let error = desk.customers.create(&desk.ctx, taken).await.unwrap_err();
         let id = ana.id.to_string();
-        assert_eq!((error.kind(), error.context("customer_id")), (ErrorKind::Conflict, Some(id.as_str())));
+        assert_eq!(
+            (error.kind(), error.context("customer_id")),
+            (ErrorKind::Conflict, Some(id.as_str()))
+        );
     }
-    let error = desk.customers.create(&desk.ctx, keys("3", "nobody", "")).await.unwrap_err();
-    assert_eq!((error.kind(), error.context("field")), (ErrorKind::Invalid, Some("email")));
-    let shares = desk.customers.create(&desk.ctx, keys("", "", PHONE)).await.unwrap();
+    let error = desk
+        .customers
+        .create(&desk.ctx, keys("3", "nobody", ""))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("field")),
+        (ErrorKind::Invalid, Some("email"))
+    );
+    let shares = desk
+        .customers
+        .create(&desk.ctx, keys("", "", PHONE))
+        .await
+        .unwrap();
     assert!(shares.id != ana.id && shares.phone().is_some());
     let mut named = draft("host", 1);
     named.name = Some(PersonName::whole("Nameless But Here"));
@@ -214,26 +341,57 @@ async fn update_is_fenced_and_whole(desk: Desk) {
     let mut ana = desk.get(id).await;
     ana.name = PersonName::new("Ana", "Kask");
     ana.external_refs = vec![ExternalRef::new("erp", "77")];
-    ana.contact_points.retain(|point| point.kind() == ContactKind::Email);
+    ana.contact_points
+        .retain(|point| point.kind() == ContactKind::Email);
     ana.contact_points[0].state = ContactState::Verified;
     let stored = desk.customers.update(&desk.ctx, &ana).await.unwrap();
-    assert_eq!((stored.version, stored.name.full().as_str(), stored.external_refs.as_slice()), (2, "Ana Kask", &ana.external_refs[..]));
+    assert_eq!(
+        (
+            stored.version,
+            stored.name.full().as_str(),
+            stored.external_refs.as_slice()
+        ),
+        (2, "Ana Kask", &ana.external_refs[..])
+    );
     assert_eq!(stored.contact_points, ana.contact_points);
     assert_eq!(desk.get(id).await, stored);
-    assert!(desk.customers.by_external(&desk.ctx, &ExternalRef::new("shop", "1")).await.unwrap().is_none());
+    assert!(
+        desk.customers
+            .by_external(&desk.ctx, &ExternalRef::new("shop", "1"))
+            .await
+            .unwrap()
+            .is_none()
+    );
     let error = desk.customers.update(&desk.ctx, &ana).await.unwrap_err();
-    assert_eq!((error.kind(), error.context("index")), (ErrorKind::Conflict, Some("version")), "it was read before");
+    assert_eq!(
+        (error.kind(), error.context("index")),
+        (ErrorKind::Conflict, Some("version")),
+        "it was read before"
+    );
     let mut thief = stored.clone();
     thief.external_refs.push(ExternalRef::new("shop", "2"));
     let error = desk.customers.update(&desk.ctx, &thief).await.unwrap_err();
-    assert_eq!((error.kind(), error.context("index")), (ErrorKind::Conflict, Some("crm_external_ref_key")));
+    assert_eq!(
+        (error.kind(), error.context("index")),
+        (ErrorKind::Conflict, Some("crm_external_ref_key"))
+    );
     let mut twice = stored.clone();
     twice.contact_points.push(twice.contact_points[0].clone());
-    assert_eq!(desk.customers.update(&desk.ctx, &twice).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        desk.customers.update(&desk.ctx, &twice).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
     assert_eq!(desk.get(id).await, stored, "what was refused changed nothing");
     let mut nobody = stored.clone();
     nobody.id = fixtures::id().into();
-    assert_eq!(desk.customers.update(&desk.ctx, &nobody).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(
+        desk.customers
+            .update(&desk.ctx, &nobody)
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::NotFound
+    );
 }
 
 async fn delete_leaves_nothing(desk: Desk) {
@@ -245,18 +403,50 @@ async fn delete_leaves_nothing(desk: Desk) {
         kind: "visit".into(),
         data: Default::default(),
     };
-    let many = Events { orders: vec![], interactions: (0..2500).map(visit).collect() };
+    let many = Events {
+        orders: vec![],
+        interactions: (0..2500).map(visit).collect(),
+    };
     desk.customers.append(&desk.ctx, ana, "web", many).await.unwrap();
-    desk.customers.append(&desk.ctx, bea, "web", visit(9999)).await.unwrap();
+    desk.customers
+        .append(&desk.ctx, bea, "web", visit(9999))
+        .await
+        .unwrap();
     desk.customers.delete(&desk.ctx, ana).await.unwrap();
     assert!(desk.customers.get(&desk.ctx, ana).await.unwrap().is_none());
-    assert_eq!(desk.customers.delete(&desk.ctx, ana).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(
+        desk.customers.delete(&desk.ctx, ana).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
     let store = desk.customers.store_ref();
-    for schema in crm_store::customers::SCHEMAS.iter().filter(|schema| schema.field("customer_id").is_some()) {
-        assert_eq!(store.count(&desk.ctx, schema, &Filter::eq("customer_id", ana)).await.unwrap(), 0, "{}", schema.name);
+    for schema in crm_store::customers::SCHEMAS
+        .iter()
+        .filter(|schema| schema.field("customer_id").is_some())
+    {
+        assert_eq!(
+            store
+                .count(&desk.ctx, schema, &Filter::eq("customer_id", ana))
+                .await
+                .unwrap(),
+            0,
+            "{}",
+            schema.name
+        );
     }
-    assert_eq!(desk.customers.timeline(&desk.ctx, bea, 10, None).await.unwrap().items.len(), 1);
-    assert_eq!(desk.upsert(keys("1", "ana@example.com", PHONE)).await.1, Change::Created, "her keys are free");
+    assert_eq!(
+        desk.customers
+            .timeline(&desk.ctx, bea, 10, None)
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    assert_eq!(
+        desk.upsert(keys("1", "ana@example.com", PHONE)).await.1,
+        Change::Created,
+        "her keys are free"
+    );
 }
 
 async fn events_are_kept_once(desk: Desk) {
@@ -267,22 +457,51 @@ async fn events_are_kept_once(desk: Desk) {
         total: Money::new(100 * n, "EUR").unwrap(),
         items: 1,
     };
-    let events = Events { orders: vec![order(1), order(2), order(1)], interactions: vec![] };
-    let done = desk.customers.append(&desk.ctx, ana, "shop", events.clone()).await.unwrap();
+    let events = Events {
+        orders: vec![order(1), order(2), order(1)],
+        interactions: vec![],
+    };
+    let done = desk
+        .customers
+        .append(&desk.ctx, ana, "shop", events.clone())
+        .await
+        .unwrap();
     assert_eq!((done.orders, done.known), (2, 1));
-    let done = desk.customers.append(&desk.ctx, ana, "shop", events).await.unwrap();
+    let done = desk
+        .customers
+        .append(&desk.ctx, ana, "shop", events)
+        .await
+        .unwrap();
     assert_eq!((done.orders, done.known), (0, 3));
-    let done = desk.customers.append(&desk.ctx, ana, "till", order(1)).await.unwrap();
+    let done = desk
+        .customers
+        .append(&desk.ctx, ana, "till", order(1))
+        .await
+        .unwrap();
     assert_eq!(done.orders, 1, "another source has its own ids");
     let page = desk.customers.orders(&desk.ctx, ana, 2, None).await.unwrap();
     assert_eq!(page.items[0].total.to_string(), "2.00 EUR", "the latest first");
     let rest = desk.customers.orders(&desk.ctx, ana, 2, page.next).await.unwrap();
     assert_eq!((rest.items.len(), rest.next), (1, None));
-    let error = desk.customers.append(&desk.ctx, fixtures::id().into(), "shop", order(9)).await.unwrap_err();
+    let error = desk
+        .customers
+        .append(&desk.ctx, fixtures::id().into(), "shop", order(9))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let nameless = OrderDraft { event_id: " ".into(), ..order(3) };
-    let error = desk.customers.append(&desk.ctx, ana, "shop", nameless).await.unwrap_err();
-    assert_eq!((error.kind(), error.context("field")), (ErrorKind::Invalid, Some("event_id")));
+    let nameless = OrderDraft {
+        event_id: " ".into(),
+        ..order(3)
+    };
+    let error = desk
+        .customers
+        .append(&desk.ctx, ana, "shop", nameless)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("field")),
+        (ErrorKind::Invalid, Some("event_id"))
+    );
 }
 
 async fn pages_and_tenants(desk: Desk) {
@@ -292,7 +511,9 @@ async fn pages_and_tenants(desk: Desk) {
         d.attributes.set("visits", n).unwrap();
         desk.upsert(d).await;
     }
-    let mut query = Query::new(Filter::ge("attributes.visits", 10_i64)).ascending("family_name").limit(4);
+    let mut query = Query::new(Filter::ge("attributes.visits", 10_i64))
+        .ascending("family_name")
+        .limit(4);
     let mut seen = Vec::new();
     loop {
         let page = desk.customers.find(&desk.ctx, &query).await.unwrap();
@@ -303,14 +524,40 @@ async fn pages_and_tenants(desk: Desk) {
         }
     }
     assert_eq!(seen.len(), 15);
-    assert!(seen.windows(2).all(|w| (&w[0].name.family, w[0].id) < (&w[1].name.family, w[1].id)));
-    assert!(seen.iter().all(|customer| customer.email().is_some() && customer.external_refs.len() == 1));
+    assert!(
+        seen.windows(2)
+            .all(|w| (&w[0].name.family, w[0].id) < (&w[1].name.family, w[1].id))
+    );
+    assert!(
+        seen.iter()
+            .all(|customer| customer.email().is_some() && customer.external_refs.len() == 1)
+    );
     let ids: Vec<CustomerId> = seen.iter().map(|customer| customer.id).collect();
     let other = fixtures::context();
-    assert!(desk.customers.get_many(&other, &ids).await.unwrap().iter().all(Option::is_none));
-    assert!(desk.customers.by_contact(&other, ContactKind::Email, "p1@example.com").await.unwrap().is_none());
-    assert_eq!(desk.customers.delete(&other, ids[0]).await.unwrap_err().kind(), ErrorKind::NotFound);
-    let theirs = desk.customers.upsert(&other, keys("1", "p1@example.com", "")).await.unwrap();
+    assert!(
+        desk.customers
+            .get_many(&other, &ids)
+            .await
+            .unwrap()
+            .iter()
+            .all(Option::is_none)
+    );
+    assert!(
+        desk.customers
+            .by_contact(&other, ContactKind::Email, "p1@example.com")
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(
+        desk.customers.delete(&other, ids[0]).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    let theirs = desk
+        .customers
+        .upsert(&other, keys("1", "p1@example.com", ""))
+        .await
+        .unwrap();
     assert_eq!(theirs.change, Change::Created, "keys are per tenant");
 }
 
@@ -318,9 +565,15 @@ async fn pages_and_tenants(desk: Desk) {
 async fn bound_to_a_registry_or_told_what_is_missing() {
     let error = Customers::bind(&Registry::builder().build().unwrap()).unwrap_err();
     assert!(error.to_string().contains("RecordStore"), "{error}");
-    let registry = Registry::builder().provide::<dyn RecordStore>(0, in_memory().await).build().unwrap();
+    let registry = Registry::builder()
+        .provide::<dyn RecordStore>(0, in_memory().await)
+        .build()
+        .unwrap();
     let customers = Customers::bind(&registry).unwrap();
-    assert_eq!(customers.count(&fixtures::context(), &Filter::All).await.unwrap(), 0);
+    assert_eq!(
+        customers.count(&fixtures::context(), &Filter::All).await.unwrap(),
+        0
+    );
 }
 
 /// 64 writers tell of the same 100 people at the same time, each with something of its own to add.
@@ -341,7 +594,10 @@ async fn race(customers: Customers) {
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
-    let page = customers.find(&ctx, &Query::new(Filter::All).limit(1000)).await.unwrap();
+    let page = customers
+        .find(&ctx, &Query::new(Filter::All).limit(1000))
+        .await
+        .unwrap();
     assert_eq!(page.items.len(), 100);
     for customer in page.items {
         let mut tags = customer.tags;

@@ -48,13 +48,28 @@ fn unit(n: u64) -> [Write; 3] {
     let now = Timestamp::from_micros(n as i64);
     let json = |text: &str| Value::Json(serde_json::from_str(text).unwrap());
     let profile = vec![
-        "".into(), "".into(), format!("Person {n}").into(), Value::Null, Value::Null, Value::Null,
-        json("[]"), json("[]"), json("{}"), json("[]"), now.into(), now.into(),
+        "".into(),
+        "".into(),
+        format!("Person {n}").into(),
+        Value::Null,
+        Value::Null,
+        Value::Null,
+        json("[]"),
+        json("[]"),
+        json("{}"),
+        json("[]"),
+        now.into(),
+        now.into(),
     ];
     let key = format!("email:p{n}@example.com");
     let point = vec![
-        id(1).into(), "email".into(), format!("p{n}@example.com").into(), key.into(), true.into(),
-        "unverified".into(), now.into(),
+        id(1).into(),
+        "email".into(),
+        format!("p{n}@example.com").into(),
+        key.into(),
+        true.into(),
+        "unverified".into(),
+        now.into(),
     ];
     let order = Order {
         id: id(3).into(),
@@ -74,9 +89,14 @@ fn unit(n: u64) -> [Write; 3] {
 
 /// Stores units for ever and says so after each. `torn` stores each in three steps: what the oracle must catch.
 async fn work(path: &str, mode: &str) {
-    let store = SqliteStore::open_file(path, SqliteConfig::default()).await.unwrap();
+    let store = SqliteStore::open_file(path, SqliteConfig::default())
+        .await
+        .unwrap();
     store.migrate(&SCHEMAS).await.unwrap();
-    let done = store.count(&ctx(), &CUSTOMER, &crm_core::query::Filter::All).await.unwrap();
+    let done = store
+        .count(&ctx(), &CUSTOMER, &crm_core::query::Filter::All)
+        .await
+        .unwrap();
     let base = done.max(u64::from(std::process::id()) << 20);
     for n in base.. {
         if mode == "torn" {
@@ -94,10 +114,20 @@ async fn work(path: &str, mode: &str) {
 /// Reads the file without the store: (ids of customers, how many things belong to nothing or lack a part).
 async fn look(path: &Path) -> (BTreeSet<u64>, i64) {
     let mut raw = raw(path).await;
-    let check: String = sqlx::query("PRAGMA integrity_check").fetch_one(&mut raw).await.unwrap().get(0);
+    let check: String = sqlx::query("PRAGMA integrity_check")
+        .fetch_one(&mut raw)
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(check, "ok");
-    let rows = sqlx::query("SELECT id FROM crm_customer WHERE tenant = 'shop'").fetch_all(&mut raw).await.unwrap();
-    let there = rows.iter().map(|row| Uuid::from_slice(row.get::<&[u8], _>(0)).unwrap().as_u128() as u64).collect();
+    let rows = sqlx::query("SELECT id FROM crm_customer WHERE tenant = 'shop'")
+        .fetch_all(&mut raw)
+        .await
+        .unwrap();
+    let there = rows
+        .iter()
+        .map(|row| Uuid::from_slice(row.get::<&[u8], _>(0)).unwrap().as_u128() as u64)
+        .collect();
     let halves: i64 = sqlx::query(
         "SELECT (SELECT count(*) FROM crm_customer c WHERE NOT EXISTS (SELECT 1 FROM crm_order o WHERE o.customer_id = c.id) \
            OR NOT EXISTS (SELECT 1 FROM crm_contact_point p WHERE p.customer_id = c.id)) \
@@ -173,35 +203,52 @@ async fn eight_processes_start_at_once() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("crm.db");
-    let children: Vec<Child> =
-        (0..8).map(|n| spawn("kill::eight_processes_start_at_once", &path, &n.to_string())).collect();
+    let children: Vec<Child> = (0..8)
+        .map(|n| spawn("kill::eight_processes_start_at_once", &path, &n.to_string()))
+        .collect();
     for child in children {
         assert!(child.wait_with_output().unwrap().status.success());
     }
     let (there, halves) = look(&path).await;
     assert_eq!((there.len(), halves), (8, 0));
     let mut raw = raw(&path).await;
-    let entries: i64 = sqlx::query("SELECT count(*) FROM crm_ledger").fetch_one(&mut raw).await.unwrap().get(0);
+    let entries: i64 = sqlx::query("SELECT count(*) FROM crm_ledger")
+        .fetch_one(&mut raw)
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(entries as usize, SCHEMAS.len() + 1);
 }
 
 const PEOPLE: u64 = 6000;
 
 fn person(n: u64) -> Draft {
-    let mut draft = Draft::new(Provenance::new("file", Timestamp::from_micros(5)).at("people.csv").line(n + 2));
+    let mut draft = Draft::new(
+        Provenance::new("file", Timestamp::from_micros(5))
+            .at("people.csv")
+            .line(n + 2),
+    );
     // Every tenth is the one before again; every fiftieth cannot be recognised.
     let who = if n % 10 == 9 { n - 1 } else { n };
     if n % 50 != 7 {
-        draft.external_refs.push(ExternalRef::new("shop", who.to_string()));
+        draft
+            .external_refs
+            .push(ExternalRef::new("shop", who.to_string()));
     }
-    draft.emails.push(if n % 50 == 7 { "nobody".into() } else { format!("p{who}@example.com") });
+    draft.emails.push(if n % 50 == 7 {
+        "nobody".into()
+    } else {
+        format!("p{who}@example.com")
+    });
     draft
 }
 
 #[tokio::test]
 async fn a_killed_import_goes_on_without_gap_or_duplicate() {
     async fn customers(path: &str) -> Customers {
-        let store = SqliteStore::open_file(path, SqliteConfig::default()).await.unwrap();
+        let store = SqliteStore::open_file(path, SqliteConfig::default())
+            .await
+            .unwrap();
         Customers::new(Arc::new(store), SystemClock::shared(), RandomIds::shared())
     }
     if let Some((path, _)) = child() {
@@ -209,7 +256,11 @@ async fn a_killed_import_goes_on_without_gap_or_duplicate() {
             println!("ack {}", report.seen());
             std::io::stdout().flush().unwrap();
         });
-        customers(&path).await.import(&ctx(), "people", (0..PEOPLE).map(person), options).await.unwrap();
+        customers(&path)
+            .await
+            .import(&ctx(), "people", (0..PEOPLE).map(person), options)
+            .await
+            .unwrap();
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -218,7 +269,11 @@ async fn a_killed_import_goes_on_without_gap_or_duplicate() {
     let mut last = 0;
     let mut kills = 0;
     loop {
-        let mut child = spawn("kill::a_killed_import_goes_on_without_gap_or_duplicate", &path, "");
+        let mut child = spawn(
+            "kill::a_killed_import_goes_on_without_gap_or_duplicate",
+            &path,
+            "",
+        );
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let patience = if kills < 10 { 1 + dice.below(6) } else { usize::MAX };
         let mut units = 0;
@@ -248,18 +303,34 @@ async fn a_killed_import_goes_on_without_gap_or_duplicate() {
     }
     assert!(kills >= 10, "only {kills} kills");
     let path = path.to_str().unwrap();
-    let job = customers(path).await.job(&ctx(), "people").await.unwrap().unwrap();
+    let job = customers(path)
+        .await
+        .job(&ctx(), "people")
+        .await
+        .unwrap()
+        .unwrap();
     let nobody = PEOPLE / 50;
     let again = (0..PEOPLE).filter(|n| n % 10 == 9 && n % 50 != 7).count() as u64;
     assert_eq!(
-        (job.report.created, job.report.unchanged, job.report.rejected, job.report.updated),
+        (
+            job.report.created,
+            job.report.unchanged,
+            job.report.rejected,
+            job.report.updated
+        ),
         (PEOPLE - nobody - again, again, nobody, 0)
     );
     let mut raw = raw(Path::new(path)).await;
     for (sql, wanted) in [
         ("SELECT count(*) FROM crm_customer", job.report.created),
-        ("SELECT count(DISTINCT external_id) FROM crm_external_ref", job.report.created),
-        ("SELECT count(DISTINCT match_key) FROM crm_contact_point", job.report.created),
+        (
+            "SELECT count(DISTINCT external_id) FROM crm_external_ref",
+            job.report.created,
+        ),
+        (
+            "SELECT count(DISTINCT match_key) FROM crm_contact_point",
+            job.report.created,
+        ),
         ("SELECT count(*) FROM crm_import_reject", nobody),
     ] {
         let found: i64 = sqlx::query(sql).fetch_one(&mut raw).await.unwrap().get(0);

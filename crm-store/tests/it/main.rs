@@ -1,5 +1,12 @@
 //! Tests of crm-store: the contract of every store, SQLite's promises under fire, and customers on top.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 mod conformance;
 mod customers;

@@ -15,40 +15,72 @@ use sqlx::{ConnectOptions, Row};
 
 static NOTE: Schema = Schema {
     name: "note",
-    fields: &[Field::new("text", FieldType::Text), Field::new("stars", FieldType::Int)],
+    fields: &[
+        Field::new("text", FieldType::Text),
+        Field::new("stars", FieldType::Int),
+    ],
     indexes: &[Index::unique("note_text", &["text"])],
 };
 
 fn note(text: &str) -> Record {
-    Record::new(&NOTE).with("text", text).unwrap().with("stars", 1_i64).unwrap()
+    Record::new(&NOTE)
+        .with("text", text)
+        .unwrap()
+        .with("stars", 1_i64)
+        .unwrap()
 }
 
 /// A connection that knows nothing of the store.
 pub(crate) async fn raw(path: &std::path::Path) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_millis(500)).connect().await.unwrap()
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_millis(500))
+        .connect()
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
 async fn what_cannot_be_opened_names_the_setting_and_the_path() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("no/such/folder/crm.db");
-    let error = SqliteStore::open_file(&missing, SqliteConfig::default()).await.unwrap_err();
-    assert_eq!((error.kind(), error.context("setting")), (ErrorKind::Config, Some("url")), "{error}");
-    assert_eq!(error.context("path"), Some(missing.display().to_string().as_str()));
+    let error = SqliteStore::open_file(&missing, SqliteConfig::default())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("setting")),
+        (ErrorKind::Config, Some("url")),
+        "{error}"
+    );
+    assert_eq!(
+        error.context("path"),
+        Some(missing.display().to_string().as_str())
+    );
 
-    let error = SqliteStore::open_file(folder.path(), SqliteConfig::default()).await.unwrap_err();
+    let error = SqliteStore::open_file(folder.path(), SqliteConfig::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "a folder is no file: {error}");
 
     let error = SqliteStore::open_url("sqlite:/proc/version").await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Config | ErrorKind::Corrupt), "{error}");
+    assert!(
+        matches!(error.kind(), ErrorKind::Config | ErrorKind::Corrupt),
+        "{error}"
+    );
 
     let url = format!("sqlite://{}?mode=rw", folder.path().join("absent.db").display());
     let error = SqliteStore::open_url(&url).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config, "rw does not make a file: {error}");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Config,
+        "rw does not make a file: {error}"
+    );
 
     let garbage = folder.path().join("garbage.db");
     std::fs::write(&garbage, "This is a letter, not a database. ".repeat(200)).unwrap();
-    let error = SqliteStore::open_file(&garbage, SqliteConfig::default()).await.unwrap_err();
+    let error = SqliteStore::open_file(&garbage, SqliteConfig::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }
 
@@ -59,29 +91,47 @@ async fn the_same_file_by_url_and_by_path() {
     let url = format!("sqlite:{}", path.display().to_string().replace(' ', "%20"));
     let (ctx, id) = (fixtures::context(), fixtures::id());
     {
-        let store = SqliteStore::open(&url, SqliteConfig::default().name("main")).await.unwrap();
-        assert_eq!((store.info().scheme.as_str(), store.info().name.as_str()), ("sqlite", "main"));
+        let store = SqliteStore::open(&url, SqliteConfig::default().name("main"))
+            .await
+            .unwrap();
+        assert_eq!(
+            (store.info().scheme.as_str(), store.info().name.as_str()),
+            ("sqlite", "main")
+        );
         assert_eq!(store.check().await.unwrap(), Health::Ready);
         assert!(store.capability().durable);
         store.migrate(&[&NOTE]).await.unwrap();
-        store.apply(&ctx, &[Write::insert(id, note("kept"))]).await.unwrap();
+        store
+            .apply(&ctx, &[Write::insert(id, note("kept"))])
+            .await
+            .unwrap();
     }
-    let store = SqliteStore::open_file(&path, SqliteConfig::default()).await.unwrap();
+    let store = SqliteStore::open_file(&path, SqliteConfig::default())
+        .await
+        .unwrap();
     store.migrate(&[&NOTE]).await.unwrap();
     assert!(store.get(&ctx, &NOTE, &[id]).await.unwrap()[0].is_some());
-    let mode: String =
-        sqlx::query("PRAGMA journal_mode").fetch_one(&mut raw(&path).await).await.unwrap().get(0);
+    let mode: String = sqlx::query("PRAGMA journal_mode")
+        .fetch_one(&mut raw(&path).await)
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(mode, "wal");
 }
 
 #[tokio::test]
 async fn stores_in_memory_do_not_share() {
-    let (a, b) = (SqliteStore::open_url("sqlite::memory:").await.unwrap(), SqliteStore::open_url("sqlite::memory:").await.unwrap());
+    let (a, b) = (
+        SqliteStore::open_url("sqlite::memory:").await.unwrap(),
+        SqliteStore::open_url("sqlite::memory:").await.unwrap(),
+    );
     let ctx = fixtures::context();
     for store in [&a, &b] {
         store.migrate(&[&NOTE]).await.unwrap();
     }
-    a.apply(&ctx, &[Write::insert(fixtures::id(), note("a"))]).await.unwrap();
+    a.apply(&ctx, &[Write::insert(fixtures::id(), note("a"))])
+        .await
+        .unwrap();
     assert_eq!(b.count(&ctx, &NOTE, &Filter::All).await.unwrap(), 0);
     assert!(!a.capability().durable);
 }
@@ -89,8 +139,14 @@ async fn stores_in_memory_do_not_share() {
 #[tokio::test]
 async fn without_migration_the_error_says_so() {
     let store = SqliteStore::open_url("sqlite::memory:").await.unwrap();
-    let error = store.count(&fixtures::context(), &NOTE, &Filter::All).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("migrate"), "{error}");
+    let error = store
+        .count(&fixtures::context(), &NOTE, &Filter::All)
+        .await
+        .unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Config && error.to_string().contains("migrate"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -102,13 +158,22 @@ async fn schemas_grow_but_never_lose() {
             Field::new("stars", FieldType::Int),
             Field::new("mood", FieldType::Text).nullable(),
         ],
-        indexes: &[Index::unique("note_text", &["text"]), Index::new("note_mood", &["mood"])],
+        indexes: &[
+            Index::unique("note_text", &["text"]),
+            Index::new("note_mood", &["mood"]),
+        ],
     };
-    static LOST: Schema =
-        Schema { name: "note", fields: &[Field::new("text", FieldType::Text)], indexes: &[] };
+    static LOST: Schema = Schema {
+        name: "note",
+        fields: &[Field::new("text", FieldType::Text)],
+        indexes: &[],
+    };
     static TYPED: Schema = Schema {
         name: "note",
-        fields: &[Field::new("text", FieldType::Text), Field::new("stars", FieldType::Float)],
+        fields: &[
+            Field::new("text", FieldType::Text),
+            Field::new("stars", FieldType::Float),
+        ],
         indexes: &[],
     };
     static REQUIRED: Schema = Schema {
@@ -123,22 +188,37 @@ async fn schemas_grow_but_never_lose() {
     static COLLIDING: Schema = Schema {
         name: "note",
         fields: NOTE.fields,
-        indexes: &[Index::unique("note_text", &["text"]), Index::unique("note_stars", &["stars"])],
+        indexes: &[
+            Index::unique("note_text", &["text"]),
+            Index::unique("note_stars", &["stars"]),
+        ],
     };
     let store = SqliteStore::open_url("sqlite::memory:").await.unwrap();
     let ctx = fixtures::context();
     store.migrate(&[&NOTE]).await.unwrap();
-    let writes = [Write::insert(fixtures::id(), note("a")), Write::insert(fixtures::id(), note("b"))];
+    let writes = [
+        Write::insert(fixtures::id(), note("a")),
+        Write::insert(fixtures::id(), note("b")),
+    ];
     store.apply(&ctx, &writes).await.unwrap();
-    for (schema, word) in
-        [(&LOST, "field=stars"), (&TYPED, "stored=Int"), (&REQUIRED, "field=mood"), (&COLLIDING, "index=note_stars")]
-    {
+    for (schema, word) in [
+        (&LOST, "field=stars"),
+        (&TYPED, "stored=Int"),
+        (&REQUIRED, "field=mood"),
+        (&COLLIDING, "index=note_stars"),
+    ] {
         let error = store.migrate(&[schema]).await.unwrap_err();
-        assert!(error.kind() == ErrorKind::Config && error.to_string().contains(word), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Config && error.to_string().contains(word),
+            "{error}"
+        );
     }
     store.migrate(&[&GROWN]).await.unwrap();
     store.migrate(&[&GROWN]).await.unwrap();
-    let found = store.find(&ctx, &GROWN, &Query::new(Filter::null("mood"))).await.unwrap();
+    let found = store
+        .find(&ctx, &GROWN, &Query::new(Filter::null("mood")))
+        .await
+        .unwrap();
     assert_eq!(found.items.len(), 2);
 }
 
@@ -146,16 +226,30 @@ async fn schemas_grow_but_never_lose() {
 async fn a_ledger_of_a_newer_version_and_a_foreign_table_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("crm.db");
-    let store = SqliteStore::open_file(&path, SqliteConfig::default()).await.unwrap();
+    let store = SqliteStore::open_file(&path, SqliteConfig::default())
+        .await
+        .unwrap();
     let mut other = raw(&path).await;
-    sqlx::query("CREATE TABLE note (mine TEXT)").execute(&mut other).await.unwrap();
+    sqlx::query("CREATE TABLE note (mine TEXT)")
+        .execute(&mut other)
+        .await
+        .unwrap();
     let error = store.migrate(&[&NOTE]).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("schema=note"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Config && error.to_string().contains("schema=note"),
+        "{error}"
+    );
     sqlx::query("DROP TABLE note").execute(&mut other).await.unwrap();
     store.migrate(&[&NOTE]).await.unwrap();
-    sqlx::query("UPDATE crm_ledger SET shape = '2' WHERE name = '#format'").execute(&mut other).await.unwrap();
+    sqlx::query("UPDATE crm_ledger SET shape = '2' WHERE name = '#format'")
+        .execute(&mut other)
+        .await
+        .unwrap();
     let error = store.migrate(&[&NOTE]).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("newer"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Corrupt && error.to_string().contains("newer"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -168,12 +262,25 @@ async fn a_lock_held_by_another_process_is_told_and_can_be_retried() {
     let ctx = fixtures::context();
     let mut other = raw(&path).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
-    let error = store.apply(&ctx, &[Write::insert(fixtures::id(), note("secret name"))]).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Unavailable && error.is_retryable(), "{error}");
+    let error = store
+        .apply(&ctx, &[Write::insert(fixtures::id(), note("secret name"))])
+        .await
+        .unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Unavailable && error.is_retryable(),
+        "{error}"
+    );
     assert!(!format!("{error:?}").contains("secret"));
-    assert_eq!(store.count(&ctx, &NOTE, &Filter::All).await.unwrap(), 0, "readers are not held up");
+    assert_eq!(
+        store.count(&ctx, &NOTE, &Filter::All).await.unwrap(),
+        0,
+        "readers are not held up"
+    );
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
-    store.apply(&ctx, &[Write::insert(fixtures::id(), note("x"))]).await.unwrap();
+    store
+        .apply(&ctx, &[Write::insert(fixtures::id(), note("x"))])
+        .await
+        .unwrap();
 }
 
 /// A limit on the size of files stands in for a disk that fails (the write ends with EFBIG).
@@ -181,7 +288,9 @@ async fn a_lock_held_by_another_process_is_told_and_can_be_retried() {
 async fn a_failing_disk_is_told_and_leaves_nothing_half() {
     let text = |n: usize| format!("secret {n} {}", "x".repeat(500_000));
     if let Ok(path) = std::env::var("CRM_STORE_TEST_LIMITED") {
-        let store = SqliteStore::open_file(&path, SqliteConfig::default()).await.unwrap();
+        let store = SqliteStore::open_file(&path, SqliteConfig::default())
+            .await
+            .unwrap();
         store.migrate(&[&NOTE]).await.unwrap();
         let ctx = fixtures::context();
         let mut written = 0;
@@ -195,7 +304,10 @@ async fn a_failing_disk_is_told_and_leaves_nothing_half() {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.context("sqlite_code").is_some() && !format!("{error:?}").contains("secret"));
         assert!(written > 0);
-        assert_eq!(store.count(&ctx, &NOTE, &Filter::All).await.unwrap(), written as u64);
+        assert_eq!(
+            store.count(&ctx, &NOTE, &Filter::All).await.unwrap(),
+            written as u64
+        );
         println!("told");
         return;
     }
@@ -204,12 +316,20 @@ async fn a_failing_disk_is_told_and_leaves_nothing_half() {
     let out = std::process::Command::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 32768; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
-        .args(["sqlite::a_failing_disk_is_told_and_leaves_nothing_half", "--exact", "--nocapture"])
+        .args([
+            "sqlite::a_failing_disk_is_told_and_leaves_nothing_half",
+            "--exact",
+            "--nocapture",
+        ])
         .env("CRM_STORE_TEST_LIMITED", folder.path().join("crm.db"))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && said.contains("told"), "{said} {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success() && said.contains("told"),
+        "{said} {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
 }
 
 #[tokio::test]
@@ -217,10 +337,17 @@ async fn errors_never_hold_values() {
     let store = SqliteStore::open_url("sqlite::memory:").await.unwrap();
     store.migrate(&[&NOTE]).await.unwrap();
     let ctx = fixtures::context();
-    let twice = [Write::insert(fixtures::id(), note("ana@example.com")), Write::insert(fixtures::id(), note("ana@example.com"))];
+    let twice = [
+        Write::insert(fixtures::id(), note("ana@example.com")),
+        Write::insert(fixtures::id(), note("ana@example.com")),
+    ];
     let error = store.apply(&ctx, &twice).await.unwrap_err();
     assert_eq!(
-        (error.context("schema"), error.context("write"), error.context("index")),
+        (
+            error.context("schema"),
+            error.context("write"),
+            error.context("index")
+        ),
         (Some("note"), Some("1"), Some("note_text"))
     );
     assert!(!format!("{error:?}").contains("ana@"));
@@ -231,7 +358,11 @@ async fn errors_never_hold_values() {
 async fn dropped_calls_leave_nothing_open() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("crm.db");
-    let store = Arc::new(SqliteStore::open_file(&path, SqliteConfig::default()).await.unwrap());
+    let store = Arc::new(
+        SqliteStore::open_file(&path, SqliteConfig::default())
+            .await
+            .unwrap(),
+    );
     store.migrate(&[&NOTE]).await.unwrap();
     let ctx = fixtures::context();
     let mut dice = Dice::new(3);
@@ -249,15 +380,21 @@ async fn dropped_calls_leave_nothing_open() {
             assign: vec![Assign::Add("stars", 0)],
         };
         let ended = match round % 4 {
-            0 | 1 => tokio::time::timeout(wait, store.apply(&ctx, &pair)).await.map(|done| {
-                done.unwrap();
-            }),
-            2 => tokio::time::timeout(wait, store.claim(&ctx, &NOTE, &claim)).await.map(|done| {
-                done.unwrap();
-            }),
-            _ => tokio::time::timeout(wait, store.find(&ctx, &NOTE, &Query::new(Filter::All))).await.map(|done| {
-                done.unwrap();
-            }),
+            0 | 1 => tokio::time::timeout(wait, store.apply(&ctx, &pair))
+                .await
+                .map(|done| {
+                    done.unwrap();
+                }),
+            2 => tokio::time::timeout(wait, store.claim(&ctx, &NOTE, &claim))
+                .await
+                .map(|done| {
+                    done.unwrap();
+                }),
+            _ => tokio::time::timeout(wait, store.find(&ctx, &NOTE, &Query::new(Filter::All)))
+                .await
+                .map(|done| {
+                    done.unwrap();
+                }),
         };
         dropped += u32::from(ended.is_err());
     }
@@ -275,15 +412,21 @@ async fn dropped_calls_leave_nothing_open() {
     .unwrap()
     .get(0);
     assert_eq!(ends, 0, "units of work were torn");
-    store.apply(&ctx, &[Write::insert(fixtures::id(), note("after"))]).await.unwrap();
+    store
+        .apply(&ctx, &[Write::insert(fixtures::id(), note("after"))])
+        .await
+        .unwrap();
     let all = Aggregate::new(Filter::All).measure("n", crm_core::query::Measure::Count);
     store.aggregate(&ctx, &NOTE, &all).await.unwrap();
 }
 
 #[tokio::test]
 async fn months_before_1970_are_their_own() {
-    static VISIT: Schema =
-        Schema { name: "visit", fields: &[Field::new("at", FieldType::Timestamp)], indexes: &[] };
+    static VISIT: Schema = Schema {
+        name: "visit",
+        fields: &[Field::new("at", FieldType::Timestamp)],
+        indexes: &[],
+    };
     let store = SqliteStore::open_url("sqlite::memory:").await.unwrap();
     store.migrate(&[&VISIT]).await.unwrap();
     let ctx = fixtures::context();
@@ -292,11 +435,19 @@ async fn months_before_1970_are_their_own() {
     store.apply(&ctx, &times.map(visit)).await.unwrap();
     let months = Aggregate::new(Filter::All).by_month("at");
     let table = store.aggregate(&ctx, &VISIT, &months).await.unwrap();
-    let found: Vec<_> = (0..table.rows()).filter_map(|row| table.columns()[0].text_at(row)).collect();
+    let found: Vec<_> = (0..table.rows())
+        .filter_map(|row| table.columns()[0].text_at(row))
+        .collect();
     assert_eq!(found, ["0001-01", "1969-12", "1970-01", "9999-12"]);
-    store.apply(&ctx, &[visit(Timestamp::from_micros(i64::MAX))]).await.unwrap();
+    store
+        .apply(&ctx, &[visit(Timestamp::from_micros(i64::MAX))])
+        .await
+        .unwrap();
     let error = store.aggregate(&ctx, &VISIT, &months).await.unwrap_err();
-    assert_eq!((error.kind(), error.context("field")), (ErrorKind::Unsupported, Some("at")));
+    assert_eq!(
+        (error.kind(), error.context("field")),
+        (ErrorKind::Unsupported, Some("at"))
+    );
 }
 
 #[tokio::test]
@@ -311,24 +462,72 @@ async fn every_schema_of_customers_is_sound() {
 async fn lookups_use_their_index() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("crm.db");
-    let store = SqliteStore::open_file(&path, SqliteConfig::default()).await.unwrap();
+    let store = SqliteStore::open_file(&path, SqliteConfig::default())
+        .await
+        .unwrap();
     store.migrate(&SCHEMAS).await.unwrap();
     let mut other = raw(&path).await;
     let many = vec!["?"; 2048].join(", ");
     let mut plan = async |sql: String| {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut other).await.unwrap();
-        rows.iter().map(|row| row.get::<String, _>(3)).collect::<Vec<_>>().join("; ")
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
+            .fetch_all(&mut other)
+            .await
+            .unwrap();
+        rows.iter()
+            .map(|row| row.get::<String, _>(3))
+            .collect::<Vec<_>>()
+            .join("; ")
     };
     for (table, condition, order, index) in [
-        ("crm_contact_point", format!("match_key IS NOT NULL AND match_key IN ({many})"), "id", "crm_contact_point_match"),
-        ("crm_contact_point", "match_key IS NOT NULL AND match_key = ?".into(), "id", "crm_contact_point_match"),
-        ("crm_contact_point", "customer_id IN (?)".into(), "id", "crm_contact_point_customer"),
-        ("crm_external_ref", format!("(system = ? AND external_id IN ({many}))"), "id", "crm_external_ref_key"),
-        ("crm_external_ref", format!("customer_id IN ({many})"), "id", "crm_external_ref_customer"),
+        (
+            "crm_contact_point",
+            format!("match_key IS NOT NULL AND match_key IN ({many})"),
+            "id",
+            "crm_contact_point_match",
+        ),
+        (
+            "crm_contact_point",
+            "match_key IS NOT NULL AND match_key = ?".into(),
+            "id",
+            "crm_contact_point_match",
+        ),
+        (
+            "crm_contact_point",
+            "customer_id IN (?)".into(),
+            "id",
+            "crm_contact_point_customer",
+        ),
+        (
+            "crm_external_ref",
+            format!("(system = ? AND external_id IN ({many}))"),
+            "id",
+            "crm_external_ref_key",
+        ),
+        (
+            "crm_external_ref",
+            format!("customer_id IN ({many})"),
+            "id",
+            "crm_external_ref_customer",
+        ),
         ("crm_order", "customer_id = ?".into(), "id", "crm_order_customer"),
-        ("crm_order", "customer_id = ?".into(), "at DESC NULLS LAST, id", "crm_order_customer"),
-        ("crm_order", format!("(source = ? AND event_id IN ({many}))"), "id", "crm_order_event"),
-        ("crm_customer", "1 = 1".into(), "created_at ASC NULLS FIRST, id", "crm_customer_created_at"),
+        (
+            "crm_order",
+            "customer_id = ?".into(),
+            "at DESC NULLS LAST, id",
+            "crm_order_customer",
+        ),
+        (
+            "crm_order",
+            format!("(source = ? AND event_id IN ({many}))"),
+            "id",
+            "crm_order_event",
+        ),
+        (
+            "crm_customer",
+            "1 = 1".into(),
+            "created_at ASC NULLS FIRST, id",
+            "crm_customer_created_at",
+        ),
         ("crm_customer", "id > ?".into(), "id", "PRIMARY KEY"),
         ("crm_customer", format!("id IN ({many})"), "id", "PRIMARY KEY"),
     ] {

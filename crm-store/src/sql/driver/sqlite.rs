@@ -30,7 +30,12 @@ pub struct SqliteConfig {
 
 impl Default for SqliteConfig {
     fn default() -> Self {
-        Self { name: "sqlite".to_owned(), readers: 4, wait: Duration::from_secs(5), cache_bytes: 64 << 20 }
+        Self {
+            name: "sqlite".to_owned(),
+            readers: 4,
+            wait: Duration::from_secs(5),
+            cache_bytes: 64 << 20,
+        }
     }
 }
 
@@ -83,9 +88,14 @@ impl SqliteConfig {
 /// Where the data is.
 #[derive(Debug, Clone)]
 enum Place {
-    File { path: PathBuf, create: bool },
+    File {
+        path: PathBuf,
+        create: bool,
+    },
     /// A database of this process, shared by name between its connections (SQLite's `memdb`).
-    Memory { name: String },
+    Memory {
+        name: String,
+    },
 }
 
 /// The SQLite driver; used through [`crate::SqliteStore`].
@@ -134,19 +144,26 @@ impl Sqlite {
                 ("mode", "ro") => return Err(wrong("a store must be writable; leave out mode=ro")),
                 ("mode", _) => return Err(wrong("the mode of a SQLite store is rwc, rw or memory")),
                 (key, _) => {
-                    return Err(wrong("a SQLite URL has no such parameter; set it in SqliteConfig")
-                        .with("parameter", key));
+                    return Err(
+                        wrong("a SQLite URL has no such parameter; set it in SqliteConfig")
+                            .with("parameter", key),
+                    );
                 }
             }
         }
         let place = if memory {
-            Place::Memory { name: format!("/open-crm-{}", MEMORY.fetch_add(1, Ordering::Relaxed)) }
+            Place::Memory {
+                name: format!("/open-crm-{}", MEMORY.fetch_add(1, Ordering::Relaxed)),
+            }
         } else {
             let path = percent_decode(path).ok_or_else(|| wrong("the path has a broken %-escape"))?;
             if path.is_empty() || path.contains('\0') {
                 return Err(wrong("the path of the SQLite file is missing: sqlite:<path>"));
             }
-            Place::File { path: PathBuf::from(path), create }
+            Place::File {
+                path: PathBuf::from(path),
+                create,
+            }
         };
         Ok(Self { place, config })
     }
@@ -154,7 +171,13 @@ impl Sqlite {
     /// A file by its path, taken literally.
     pub(crate) fn file(path: &Path, config: SqliteConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { place: Place::File { path: path.to_owned(), create: true }, config })
+        Ok(Self {
+            place: Place::File {
+                path: path.to_owned(),
+                create: true,
+            },
+            config,
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -182,7 +205,9 @@ impl Sqlite {
         };
         match role {
             Role::Writer => options.pragma("cache_size", format!("-{kib}")),
-            Role::Reader => options.pragma("query_only", "ON").pragma("cache_size", format!("-{}", kib / 4)),
+            Role::Reader => options
+                .pragma("query_only", "ON")
+                .pragma("cache_size", format!("-{}", kib / 4)),
         }
     }
 
@@ -213,19 +238,25 @@ impl Sqlite {
             Place::Memory { .. } => ":memory:".to_owned(),
         };
         let told = |message: &'static str| {
-            Error::config(message).with("setting", "url").with("path", &place).operation("store.open")
+            Error::config(message)
+                .with("setting", "url")
+                .with("path", &place)
+                .operation("store.open")
         };
         match primary(error) {
             Some(code::CANTOPEN | code::IOERR) => told(
                 "the SQLite file cannot be opened or made; check that its folder is there and that both may be written",
             ),
-            Some(code::READONLY) => told("the SQLite file cannot be written; check its permissions and the disk's"),
-            Some(code::NOTADB | code::CORRUPT) => {
-                Error::new(ErrorKind::Corrupt, "the file is there but is no SQLite database, or it is damaged")
-                    .with("setting", "url")
-                    .with("path", &place)
-                    .operation("store.open")
+            Some(code::READONLY) => {
+                told("the SQLite file cannot be written; check its permissions and the disk's")
             }
+            Some(code::NOTADB | code::CORRUPT) => Error::new(
+                ErrorKind::Corrupt,
+                "the file is there but is no SQLite database, or it is damaged",
+            )
+            .with("setting", "url")
+            .with("path", &place)
+            .operation("store.open"),
             _ => match classify(error) {
                 Fault::Other(error) => error.with("path", &place).operation("store.open"),
                 taken @ Fault::Taken(_) => taken.into_error(),
@@ -245,7 +276,10 @@ impl Sqlite {
                 "foreign_keys" => "SELECT CAST(foreign_keys AS TEXT) FROM pragma_foreign_keys",
                 _ => "SELECT CAST(journal_mode AS TEXT) FROM pragma_journal_mode",
             };
-            let row = sqlx::query(sql).fetch_one(&mut *connection).await.map_err(|e| self.opening(&e))?;
+            let row = sqlx::query(sql)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(|e| self.opening(&e))?;
             let found: String = row.try_get(0).map_err(|e| self.opening(&e))?;
             if !found.eq_ignore_ascii_case(wanted) {
                 return Err(Error::config(
@@ -276,7 +310,10 @@ fn percent_decode(text: &str) -> Option<String> {
 }
 
 fn extended(error: &sqlx::Error) -> Option<i32> {
-    error.as_database_error().and_then(|e| e.code()).and_then(|code| code.parse().ok())
+    error
+        .as_database_error()
+        .and_then(|e| e.code())
+        .and_then(|code| code.parse().ok())
 }
 
 fn primary(error: &sqlx::Error) -> Option<i32> {
@@ -290,7 +327,9 @@ fn classify(error: &sqlx::Error) -> Fault {
             sqlx::Error::WorkerCrashed => {
                 Error::new(ErrorKind::Unavailable, "the SQLite thread has ended").effect_unknown()
             }
-            sqlx::Error::Io(e) => Error::new(ErrorKind::Unavailable, "SQLite cannot be reached").with("io", e.kind()),
+            sqlx::Error::Io(e) => {
+                Error::new(ErrorKind::Unavailable, "SQLite cannot be reached").with("io", e.kind())
+            }
             sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
                 Error::new(ErrorKind::Corrupt, "a stored value is not what its schema says")
             }
@@ -307,14 +346,20 @@ fn classify(error: &sqlx::Error) -> Fault {
             ErrorKind::Unavailable,
             "the database is locked by another process; try again, or wait longer (SqliteConfig::wait)",
         ),
-        code::FULL => new(ErrorKind::Unavailable, "the disk is full; make room and try again"),
+        code::FULL => new(
+            ErrorKind::Unavailable,
+            "the disk is full; make room and try again",
+        ),
         code::IOERR => new(ErrorKind::Unavailable, "the disk could not be read or written"),
         code::NOMEM => new(ErrorKind::Unavailable, "SQLite got no memory"),
         code::READONLY | code::CANTOPEN => {
             Error::config("the SQLite file cannot be written any more; check its permissions and the disk's")
                 .with("setting", "url")
         }
-        code::CORRUPT | code::NOTADB => new(ErrorKind::Corrupt, "the SQLite file is damaged; restore it from a backup"),
+        code::CORRUPT | code::NOTADB => new(
+            ErrorKind::Corrupt,
+            "the SQLite file is damaged; restore it from a backup",
+        ),
         code::INTERRUPT => new(ErrorKind::Cancelled, "the statement was interrupted"),
         code::TOOBIG => Error::invalid("a value or statement is larger than SQLite allows"),
         code::CONSTRAINT => Error::invalid("a value does not fit its column"),
@@ -330,13 +375,21 @@ fn classify(error: &sqlx::Error) -> Fault {
 /// `UNIQUE constraint failed: t.tenant, t.a, t.b` is about the fields `a` and `b`.
 fn key_fields(message: &str) -> Vec<String> {
     let (_, columns) = message.split_once(": ").unwrap_or_default();
-    let names = columns.split(", ").filter_map(|column| column.split_once('.')).map(|(_, name)| name);
-    names.filter(|name| *name != "tenant").map(str::to_owned).collect()
+    let names = columns
+        .split(", ")
+        .filter_map(|column| column.split_once('.'))
+        .map(|(_, name)| name);
+    names
+        .filter(|name| *name != "tenant")
+        .map(str::to_owned)
+        .collect()
 }
 
 /// `$."a"."b"`: each key as a JSON string, which is how SQLite reads quoted labels.
 fn json_path(path: &[String]) -> String {
-    path.iter().fold("$".to_owned(), |text, key| text + "." + &serde_json::Value::from(key.as_str()).to_string())
+    path.iter().fold("$".to_owned(), |text, key| {
+        text + "." + &serde_json::Value::from(key.as_str()).to_string()
+    })
 }
 
 fn bind(value: Value, arguments: &mut sqlx::sqlite::SqliteArguments) -> Result<(), Fault> {
@@ -355,11 +408,16 @@ fn bind(value: Value, arguments: &mut sqlx::sqlite::SqliteArguments) -> Result<(
 }
 
 fn read(row: &SqliteRow, column: usize, ty: FieldType) -> Result<Value, Fault> {
-    let damaged =
-        || Fault::Other(Error::new(ErrorKind::Corrupt, "a stored value is not what its schema says").with("column", column));
+    let damaged = || {
+        Fault::Other(
+            Error::new(ErrorKind::Corrupt, "a stored value is not what its schema says")
+                .with("column", column),
+        )
+    };
     macro_rules! get {
         ($ty:ty) => {
-            row.try_get_unchecked::<Option<$ty>, _>(column).map_err(|_| damaged())?
+            row.try_get_unchecked::<Option<$ty>, _>(column)
+                .map_err(|_| damaged())?
         };
     }
     let value = match ty {
@@ -428,14 +486,19 @@ impl Dialect for Sqlite {
         sql.push(" ON CONFLICT DO NOTHING");
     }
     fn replace_taken(sql: &mut Sql, table: &'static str, fields: &mut dyn Iterator<Item = &'static str>) {
-        sql.push(" ON CONFLICT (\"tenant\", \"id\") DO UPDATE SET \"version\" = ").name(table).push(".\"version\" + 1");
+        sql.push(" ON CONFLICT (\"tenant\", \"id\") DO UPDATE SET \"version\" = ")
+            .name(table)
+            .push(".\"version\" + 1");
         for field in fields {
             sql.push(", ").name(field).push(" = excluded.").name(field);
         }
     }
 
     fn json_is(sql: &mut Sql, column: &str, path: &[String], ty: JsonType) {
-        sql.push("ifnull(json_type(").name(column).push(", ").bind(json_path(path).into());
+        sql.push("ifnull(json_type(")
+            .name(column)
+            .push(", ")
+            .bind(json_path(path).into());
         sql.push(match ty {
             JsonType::Text => "), '') = 'text'",
             JsonType::Number => "), '') IN ('integer', 'real')",
@@ -443,10 +506,18 @@ impl Dialect for Sqlite {
         });
     }
     fn json_value(sql: &mut Sql, column: &str, path: &[String], _ty: JsonType) {
-        sql.push("json_extract(").name(column).push(", ").bind(json_path(path).into()).push(")");
+        sql.push("json_extract(")
+            .name(column)
+            .push(", ")
+            .bind(json_path(path).into())
+            .push(")");
     }
     fn json_absent(sql: &mut Sql, column: &str, path: &[String]) {
-        sql.push("ifnull(json_type(").name(column).push(", ").bind(json_path(path).into()).push("), 'null') = 'null'");
+        sql.push("ifnull(json_type(")
+            .name(column)
+            .push(", ")
+            .bind(json_path(path).into())
+            .push("), 'null') = 'null'");
     }
     fn json_document(sql: &mut Sql, column: &str, path: &[String]) {
         sql.name(column).push(" -> ").bind(json_path(path).into());
@@ -458,9 +529,15 @@ impl Dialect for Sqlite {
     }
     fn month(sql: &mut Sql, column: &str) {
         // Division rounds towards zero, so times before 1970 are first moved down to a whole second.
-        sql.push("CASE WHEN ").name(column).push(" IS NULL THEN NULL WHEN ").name(column);
-        sql.push(" BETWEEN -62167219200000000 AND 253402300799999999 THEN strftime('%Y-%m', (").name(column);
-        sql.push(" - ((").name(column).push(" % 1000000) + 1000000) % 1000000) / 1000000, 'unixepoch') ELSE '' END");
+        sql.push("CASE WHEN ")
+            .name(column)
+            .push(" IS NULL THEN NULL WHEN ")
+            .name(column);
+        sql.push(" BETWEEN -62167219200000000 AND 253402300799999999 THEN strftime('%Y-%m', (")
+            .name(column);
+        sql.push(" - ((")
+            .name(column)
+            .push(" % 1000000) + 1000000) % 1000000) / 1000000, 'unixepoch') ELSE '' END");
     }
 
     /// Without statistics SQLite takes every equality for equally telling, so that `tenant = ?` alone looks as good as a
@@ -480,14 +557,25 @@ impl Dialect for Sqlite {
             let mut text = format!("{ROWS} {equal}");
             for i in 1..=index.fields.len() {
                 let last = i == index.fields.len();
-                equal = if last && index.unique { 1 } else if last { 10 } else { equal / 100 };
+                equal = if last && index.unique {
+                    1
+                } else if last {
+                    10
+                } else {
+                    equal / 100
+                };
                 text = format!("{text} {equal}");
             }
             (index.name, text)
         });
         for (index, text) in std::iter::once(primary).chain(indexes) {
             let mut sql = statement("INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (");
-            sql.bind(schema.name.into()).push(", ").bind(index.into()).push(", ").bind(text.into()).push(")");
+            sql.bind(schema.name.into())
+                .push(", ")
+                .bind(index.into())
+                .push(", ")
+                .bind(text.into())
+                .push(")");
             all.push(sql);
         }
         // Takes them in.
@@ -507,13 +595,20 @@ impl Dialect for Sqlite {
         done.map(|done| done.rows_affected()).map_err(|e| classify(&e))
     }
 
-    async fn query(connection: &mut SqliteConnection, sql: Sql, types: &[FieldType]) -> Result<Vec<Vec<Value>>, Fault> {
+    async fn query(
+        connection: &mut SqliteConnection,
+        sql: Sql,
+        types: &[FieldType],
+    ) -> Result<Vec<Vec<Value>>, Fault> {
         use futures_util::TryStreamExt as _;
         let (text, arguments) = prepared(sql)?;
         let mut rows = sqlx::query_with(text, arguments).fetch(connection);
         let mut answer = Vec::new();
         while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
-            let values = types.iter().enumerate().map(|(column, ty)| read(&row, column, *ty));
+            let values = types
+                .iter()
+                .enumerate()
+                .map(|(column, ty)| read(&row, column, *ty));
             answer.push(values.collect::<Result<Vec<Value>, Fault>>()?);
         }
         Ok(answer)
@@ -530,7 +625,9 @@ fn prepared(sql: Sql) -> Result<(sqlx::SqlStr, sqlx::sqlite::SqliteArguments), F
     let (text, binds) = sql.into_parts();
     let mut arguments = sqlx::sqlite::SqliteArguments::default();
     arguments.reserve(binds.len(), 0);
-    binds.into_iter().try_for_each(|value| bind(value, &mut arguments))?;
+    binds
+        .into_iter()
+        .try_for_each(|value| bind(value, &mut arguments))?;
     // The text is made by `compile` alone: fixed words, quoted names of `&'static` schemas, placeholders.
     Ok((AssertSqlSafe(text).into_sql_str(), arguments))
 }
@@ -546,8 +643,14 @@ mod tests {
             Place::Memory { .. } => ("memory".into(), false),
         };
         assert_eq!(path("sqlite:crm.db"), ("crm.db".into(), true));
-        assert_eq!(path("sqlite://data/crm.db?mode=rw"), ("data/crm.db".into(), false));
-        assert_eq!(path("sqlite:///var/lib/a%20b.db"), ("/var/lib/a b.db".into(), true));
+        assert_eq!(
+            path("sqlite://data/crm.db?mode=rw"),
+            ("data/crm.db".into(), false)
+        );
+        assert_eq!(
+            path("sqlite:///var/lib/a%20b.db"),
+            ("/var/lib/a b.db".into(), true)
+        );
         assert_eq!(path("sqlite::memory:"), ("memory".into(), false));
         assert_eq!(path("sqlite://:memory:"), ("memory".into(), false));
         for (url, word) in [
@@ -567,7 +670,10 @@ mod tests {
 
     #[test]
     fn a_key_is_named_without_the_tenant() {
-        assert_eq!(key_fields("UNIQUE constraint failed: t.tenant, t.a, t.b"), ["a", "b"]);
+        assert_eq!(
+            key_fields("UNIQUE constraint failed: t.tenant, t.a, t.b"),
+            ["a", "b"]
+        );
         assert_eq!(key_fields("UNIQUE constraint failed: t.tenant, t.id"), ["id"]);
     }
 
