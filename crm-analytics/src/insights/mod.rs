@@ -6,13 +6,18 @@
 //! use crm_analytics::features::FeaturePlan;
 //! use crm_analytics::insights::SegmentationPlan;
 //! use crm_analytics::model::{CartTree, KMeansConfig, LinfaKMeans, LinfaPca, PcaConfig, TreeConfig};
+//! use crm_core::activity::ORDER;
 //! use crm_core::capability::{Classifier, Clusterer, RecordStore, Reducer};
+//! use crm_core::customer::CUSTOMER;
+//! use crm_core::segment::{SEGMENT, SEGMENT_MEMBER};
 //! use crm_core::memory::MemoryStore;
 //! use crm_core::{Consumer, Context, Registry, TenantId, Timestamp};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let store = Arc::new(MemoryStore::new("records"));
+//! store.migrate(&[&CUSTOMER, &ORDER, &SEGMENT, &SEGMENT_MEMBER]).await.unwrap();
 //! let registry = Registry::builder()
-//!     .provide::<dyn RecordStore>(0, Arc::new(MemoryStore::new("records")))
+//!     .provide::<dyn RecordStore>(0, store)
 //!     .provide::<dyn Clusterer>(0, LinfaKMeans::shared(KMeansConfig::new(4)).unwrap())
 //!     .provide::<dyn Reducer>(0, LinfaPca::shared(PcaConfig::default()).unwrap())
 //!     .provide::<dyn Classifier>(0, CartTree::shared(TreeConfig::default()).unwrap())

@@ -158,6 +158,10 @@ fn verify(shares: &Array2<f64>, (values, vectors): &(Array1<f64>, Array2<f64>)) 
 
 /// Eigenvalues, the largest first, and vectors of a symmetric matrix by rotations (Jacobi 1846; Golub and Van Loan,
 /// Matrix Computations, 8.5): slower, but at home with any spread of entries.
+#[allow(
+    clippy::indexing_slicing,
+    reason = "every index runs below the size of the square matrix"
+)]
 fn jacobi(matrix: &Array2<f64>) -> (Array1<f64>, Array2<f64>) {
     let n = matrix.nrows();
     let mut a = matrix.clone();
