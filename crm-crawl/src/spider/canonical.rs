@@ -105,7 +105,7 @@ pub(super) fn trap(url: &Url) -> Option<&'static str> {
         return Some("the URL has more than 20 path segments");
     }
     let repeats = |segment: &&str| segments.iter().filter(|other| *other == segment).count() > 2;
-    if segments.iter().any(|segment| repeats(segment)) {
+    if segments.iter().any(repeats) {
         return Some("the URL repeats a path segment more than twice");
     }
     None
@@ -196,5 +196,16 @@ mod tests {
         )));
         assert!(trapped(&format!("http://s.example/?q={}", "x".repeat(2100))));
         assert!(!trapped("http://s.example/a/b/a/b?page=9"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_canonical_form_of_a_canonical_form_is_itself(rest in "[ -~\\t\u{e4}\u{4e00}]{0,60}") {
+            if let Ok(url) = Url::parse(&format!("http://site.example/{rest}")) {
+                let once = canonical(&url);
+                proptest::prop_assert_eq!(canonical(&once), once.clone());
+                proptest::prop_assert_eq!(Url::parse(once.as_str()).unwrap(), once);
+            }
+        }
     }
 }

@@ -307,7 +307,7 @@ mod tests {
             (3, 1, 1, 2)
         );
         assert_eq!(back.offer(&url("http://s.example/a"), 0, &config), Found::Known);
-        let mut rest = vec![
+        let mut rest = [
             back.take("http://s.example").unwrap(),
             back.take("http://s.example").unwrap(),
         ];

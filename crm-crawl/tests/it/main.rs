@@ -13,6 +13,7 @@ mod collection;
 mod crawl;
 mod csv;
 mod csv_bad;
+mod csv_random;
 #[cfg(feature = "crawl")]
 mod http;
 #[cfg(feature = "crawl")]
