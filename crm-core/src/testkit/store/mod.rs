@@ -1,4 +1,4 @@
-//! The conformance suite of [`RecordStore`](crate::capability::RecordStore).
+//! The conformance suite of [`RecordStore`].
 //!
 //! Each function proves one property on a store that is empty or used by nobody else meanwhile; they keep apart by
 //! using tenants of their own. [`store_suite!`](crate::store_suite) makes a test of each.
