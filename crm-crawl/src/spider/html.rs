@@ -49,7 +49,10 @@ impl Document {
     }
 
     /// All elements that match, in the order of the document.
-    pub fn select<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = Element<'a>> {
+    pub fn select<'a, 'b>(
+        &'a self,
+        selector: &'b Selector,
+    ) -> impl Iterator<Item = Element<'a>> + use<'a, 'b> {
         self.0.select(&selector.0).map(Element)
     }
 
@@ -94,10 +97,7 @@ impl<'a> Element<'a> {
     }
 
     /// All elements in it that match.
-    pub fn select<'b>(&self, selector: &'b Selector) -> impl Iterator<Item = Element<'b>>
-    where
-        'a: 'b,
-    {
+    pub fn select<'b>(&self, selector: &'b Selector) -> impl Iterator<Item = Element<'a>> + use<'a, 'b> {
         self.0.select(&selector.0).map(Element)
     }
 }

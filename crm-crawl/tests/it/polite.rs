@@ -121,7 +121,8 @@ async fn a_start_that_is_forbidden_is_an_error_that_names_robots_txt() {
 #[tokio::test]
 async fn robots_txt_that_cannot_be_read_forbids_everything() {
     let long = Duration::from_secs(30);
-    let cases: Vec<(&str, fn(usize) -> Answer, usize)> = vec![
+    type Robots = fn(usize) -> Answer;
+    let cases: [(&str, Robots, usize); 8] = [
         ("500", |_| Answer::status(500), 3),
         ("503", |_| Answer::status(503), 3),
         ("429", |_| Answer::status(429), 3),
