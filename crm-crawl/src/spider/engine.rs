@@ -159,7 +159,7 @@ impl Collector for WebCollector {
 
     /// [`Progress`] counts pages. When no page at all could be read, the error is why the first one could not:
     /// [`crm_core::ErrorKind::PermissionDenied`] naming robots.txt when it forbids the start. When a site asks to be left alone
-    /// for longer than [`CrawlConfig::max_retry_after`], or fails again and again, what else can be read is delivered
+    /// for longer than `max_retry_after`, or fails again and again, what else can be read is delivered
     /// first; the rest waits in the last checkpoint.
     async fn collect(
         &self,

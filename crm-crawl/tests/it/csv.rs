@@ -370,7 +370,7 @@ async fn check_says_whether_the_file_is_there() {
 }
 
 crm_core::collector_suite!(conforms, async {
-    let path = std::env::temp_dir().join(format!(
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
         "crm-crawl-{}-{:?}.csv",
         std::process::id(),
         std::thread::current().id()
