@@ -79,11 +79,11 @@ fn main() {
     let kmeans = LinfaKMeans::new(KMeansConfig::new(4)).unwrap();
     let sample = crm_core::Matrix::new(
         scaled.columns().to_vec(),
-        scaled.as_slice()[..(50_000 * 4).min(rows * 4)].to_vec(),
+        scaled.as_slice()[..(10_000 * 4).min(rows * 4)].to_vec(),
     )
     .unwrap();
     let choice = choose_clusters(&kmeans, &sample, 2..=8, 5_000, 1).unwrap();
-    step("choose 2..=8 groups on 50,000");
+    step("choose 2..=8 groups on 10,000");
     let model = kmeans.learn(&scaled, 1).unwrap();
     step("k-means (k=4) on all rows");
     let labels: Vec<usize> = model.predict(&scaled).unwrap().into_iter().flatten().collect();

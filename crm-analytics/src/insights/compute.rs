@@ -19,6 +19,9 @@ use crate::sample::{sample_rows, take_rows};
 /// Silhouettes grow with the square of the rows.
 const SILHOUETTE_ROWS: usize = 5_000;
 
+/// The number of groups shows in few rows, and is tried many times over.
+const CHOICE_ROWS: usize = 10_000;
+
 pub(super) fn segmentation(
     models: &Models,
     plan: &SegmentationPlan,
@@ -173,7 +176,8 @@ fn grouped(
         Groups::AsConfigured => Ok((clusterer.fit(x, plan.seed)?, None)),
         Groups::Fixed(clusters) => Ok((sized(clusters)?.fit(x, plan.seed)?, None)),
         Groups::Choose { from, to } => {
-            let choice = choose_clusters(clusterer, x, from..=to, SILHOUETTE_ROWS, plan.seed)?;
+            let small = take_rows(x, &sample_rows(x.rows(), CHOICE_ROWS, plan.seed, 0xc0))?;
+            let choice = choose_clusters(clusterer, &small, from..=to, SILHOUETTE_ROWS, plan.seed)?;
             Ok((sized(choice.best)?.fit(x, plan.seed)?, Some(choice)))
         }
     }

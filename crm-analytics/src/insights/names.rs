@@ -4,6 +4,10 @@ use super::Trait;
 
 /// Below this many standard deviations a difference is not worth a word.
 const WORTH_A_WORD: f64 = 0.3;
+/// Below this many the word is softened, so that two groups on the same side of the average get different names.
+const PLAIN: f64 = 0.6;
+/// From this many on it is stressed.
+const STRESSED: f64 = 1.25;
 
 /// Words for a column above and below the rest.
 fn words(column: &str) -> (String, String) {
@@ -43,14 +47,19 @@ pub(super) fn traits(columns: &[String], means: &[f64], overall: &[f64], effects
     traits
 }
 
-/// `recent, frequent, high spend`: up to three words; `typical` when nothing sets the group apart.
+/// `very recent, frequent, fairly high spend`: up to three words; `typical` when nothing sets the group apart.
 pub(super) fn name(traits: &[Trait]) -> String {
     let words: Vec<String> = traits
         .iter()
         .take(3)
         .map(|one| {
             let (above, below) = words(&one.column);
-            if one.effect > 0.0 { above } else { below }
+            let word = if one.effect > 0.0 { above } else { below };
+            match one.effect.abs() {
+                size if size < PLAIN => format!("fairly {word}"),
+                size if size < STRESSED => word,
+                _ => format!("very {word}"),
+            }
         })
         .collect();
     if words.is_empty() {
@@ -131,7 +140,9 @@ mod tests {
             &[30.0, 3.0, 49.0, 0.1],
             &[-0.8, 1.2, 0.1, 0.5],
         );
-        assert_eq!(name(&found), "frequent, recent, high open tickets");
+        assert_eq!(name(&found), "frequent, recent, fairly high open tickets");
+        let strong = traits(&columns, &[0.0; 4], &[0.0; 4], &[-1.3, 0.0, 0.0, 0.0]);
+        assert_eq!(name(&strong), "very recent");
         assert_eq!(name(&[]), "typical");
         let names = unique("v", &["a".into(), "b".into(), "a".into()]);
         assert_eq!(names, ["v: a", "v: b", "v: a 2"]);

@@ -22,7 +22,7 @@ pub struct KMeansConfig {
     pub clusters: usize,
     /// How many times to start anew; the best is kept. 10 unless said otherwise.
     pub starts: usize,
-    /// At most so many rows, drawn by the seed, are used to find the starting centres. 20,000 unless said otherwise.
+    /// At most so many rows, drawn by the seed, are used to find the starting centres. 5,000 unless said otherwise.
     pub start_rows: usize,
     /// At most so many rounds of assignment. 300 unless said otherwise.
     pub max_iterations: usize,
@@ -40,7 +40,7 @@ impl KMeansConfig {
         Self {
             clusters,
             starts: 10,
-            start_rows: 20_000,
+            start_rows: 5_000,
             max_iterations: 300,
         }
     }
@@ -131,7 +131,7 @@ impl LinfaKMeans {
                 Ok(model.centroids().iter().copied().collect::<Vec<f64>>())
             })?;
             let mut found = rounds(&sample, centers, self.config.max_iterations);
-            if exchange(&sample, &mut found, self.config.max_iterations) {
+            if exchange(&sample, &mut found) {
                 found = rounds(&sample, found.centers, self.config.max_iterations);
             }
             if best.as_ref().is_none_or(|best| found.inertia < best.inertia) {
@@ -272,9 +272,12 @@ fn rounds(x: &Matrix, mut centers: Vec<f64>, max_iterations: usize) -> Rounds {
     }
 }
 
+/// Most is won in the first passes.
+const EXCHANGE_PASSES: usize = 20;
+
 /// Hartigan's exchange (1975): moves single rows as long as that lowers the sum of squares, the centres following at
 /// once. It leaves many of the places where Lloyd's rounds stand still. Says whether anything moved.
-fn exchange(x: &Matrix, found: &mut Rounds, max_passes: usize) -> bool {
+fn exchange(x: &Matrix, found: &mut Rounds) -> bool {
     let cols = x.cols();
     let mut counts = vec![0.0; found.centers.len() / cols];
     for label in &found.labels {
@@ -283,7 +286,7 @@ fn exchange(x: &Matrix, found: &mut Rounds, max_passes: usize) -> bool {
         }
     }
     let mut moved = false;
-    for _ in 0..max_passes {
+    for _ in 0..EXCHANGE_PASSES {
         let mut moved_now = false;
         for (row, label) in x.iter_rows().zip(&mut found.labels) {
             let own = counts.get(*label).copied().unwrap_or(0.0);
