@@ -60,7 +60,10 @@ async fn run(customers: usize) -> Result<()> {
     let begun = steps.begin();
     let people = crm.collect(&ctx, "people", &mut |_, _| ()).await?;
     steps.end("collect and store people", customers, begun);
-    ensure!(people.created == customers as u64 && people.rejected == 0, "people: {people:?}");
+    ensure!(
+        people.created == customers as u64 && people.rejected == 0,
+        "people: {people:?}"
+    );
 
     let begun = steps.begin();
     let bought = crm.collect(&ctx, "orders", &mut |_, _| ()).await?;
@@ -68,16 +71,32 @@ async fn run(customers: usize) -> Result<()> {
     ensure!(bought.orders == orders as u64, "orders: {bought:?}");
 
     let plan = SegmentationPlan::new("buyers", FeaturePlan::rfm("2026-01-01".parse()?))
-        .cleaning(CleaningPlan::new().fill(Columns::All, 0.0).clip("monetary", Bounds::Quantiles { low: 0.0, high: 0.995 }))
+        .cleaning(CleaningPlan::new().fill(Columns::All, 0.0).clip(
+            "monetary",
+            Bounds::Quantiles {
+                low: 0.0,
+                high: 0.995,
+            },
+        ))
         .groups(Groups::Choose { from: 3, to: 6 })
         .seed(7);
     let begun = steps.begin();
     let (found, _) = crm.insights().segment_customers(&ctx, &plan, &mut |_| ()).await?;
     steps.end("features, clean, cluster, write", customers, begun);
-    ensure!(found.assignments.iter().flatten().count() == customers, "everybody is in a segment");
+    ensure!(
+        found.assignments.iter().flatten().count() == customers,
+        "everybody is in a segment"
+    );
 
     let begun = steps.begin();
-    for chart in [Chart::plane(&found), Some(Chart::sizes(&found)), Some(Chart::profile(&found))].into_iter().flatten() {
+    for chart in [
+        Chart::plane(&found),
+        Some(Chart::sizes(&found)),
+        Some(Chart::profile(&found)),
+    ]
+    .into_iter()
+    .flatten()
+    {
         ensure!(!chart.svg(1200, 760)?.is_empty() && !chart.png(1200, 760)?.is_empty());
     }
     std::fs::write(at.join("report.html"), report::html("Benchmark", &found)?)?;
@@ -91,8 +110,17 @@ async fn run(customers: usize) -> Result<()> {
 
     let begun = steps.begin();
     let from = Mailbox::new(EmailAddress::parse("shop@example.com")?, "Shop")?;
-    let template = Template::new("News for {{ given_name }}", "Hello {{ given_name }},\n\nthere is news.\n")?;
-    let plan = CampaignPlan::new("news", Audience::Customers(audience.clone()), letters, template, from);
+    let template = Template::new(
+        "News for {{ given_name }}",
+        "Hello {{ given_name }},\n\nthere is news.\n",
+    )?;
+    let plan = CampaignPlan::new(
+        "news",
+        Audience::Customers(audience.clone()),
+        letters,
+        template,
+        from,
+    );
     let launched = crm.outreach().launch(&ctx, &plan, &mut |_| ()).await?;
     steps.end("queue a campaign", audience.len(), begun);
     ensure!(launched.queued == audience.len() as u64, "queued: {launched:?}");
@@ -101,10 +129,16 @@ async fn run(customers: usize) -> Result<()> {
     crm.outreach().dispatcher()?.drain(&ctx).await?;
     steps.end("gate and dispatch (recorded)", audience.len(), begun);
     let status = crm.outreach().status(&ctx, "news").await?;
-    ensure!(status.count(OutboxState::Recorded) == audience.len() as u64, "dispatched: {status:?}");
+    ensure!(
+        status.count(OutboxState::Recorded) == audience.len() as u64,
+        "dispatched: {status:?}"
+    );
 
     let size = std::fs::metadata(at.join("crm.db"))?.len();
-    println!("{customers} customers, {orders} orders, database {} MiB", size >> 20);
+    println!(
+        "{customers} customers, {orders} orders, database {} MiB",
+        size >> 20
+    );
     steps.total();
     Ok(())
 }
@@ -116,7 +150,13 @@ async fn consents(crm: &Crm, ctx: &Context, purpose: &Purpose, audience: &[Custo
         let mut events = Vec::with_capacity(chunk.len());
         for customer in crm.customers().get_many(ctx, chunk).await?.into_iter().flatten() {
             let point = customer.email().context("everybody has an address")?;
-            events.push(gate.event(customer.id, &point.address, purpose, ConsentAction::Granted, evidence.clone())?);
+            events.push(gate.event(
+                customer.id,
+                &point.address,
+                purpose,
+                ConsentAction::Granted,
+                evidence.clone(),
+            )?);
         }
         gate.record(ctx, &events).await?;
     }
@@ -156,12 +196,20 @@ fn collector(folder: &Path, name: &str, columns: &[(&str, &str)]) -> Result<CsvC
 /// Writes `people.csv` and `orders.csv`; answers the number of orders. Three kinds of buyers (regular, occasional, lapsed)
 /// hide in the orders, so that there is something to find.
 fn generate(folder: &Path, customers: usize, seed: u64) -> Result<usize> {
-    const GIVEN: [&str; 12] =
-        ["Ana", "Bo", "Chen", "Dora", "Emil", "Fatima", "Gil", "Hana", "Ivo", "Jun", "Kaja", "Liv"];
-    const FAMILY: [&str; 10] =
-        ["Kask", "Okoye", "Silva", "Tanaka", "Novak", "Dubois", "Haugen", "Rossi", "Weber", "Ýmir"];
-    const CITY: [(&str, &str); 6] =
-        [("Oslo", "NO"), ("Lyon", "FR"), ("Porto", "PT"), ("Graz", "AT"), ("Osaka", "JP"), ("Perth", "AU")];
+    const GIVEN: [&str; 12] = [
+        "Ana", "Bo", "Chen", "Dora", "Emil", "Fatima", "Gil", "Hana", "Ivo", "Jun", "Kaja", "Liv",
+    ];
+    const FAMILY: [&str; 10] = [
+        "Kask", "Okoye", "Silva", "Tanaka", "Novak", "Dubois", "Haugen", "Rossi", "Weber", "Ýmir",
+    ];
+    const CITY: [(&str, &str); 6] = [
+        ("Oslo", "NO"),
+        ("Lyon", "FR"),
+        ("Porto", "PT"),
+        ("Graz", "AT"),
+        ("Osaka", "JP"),
+        ("Perth", "AU"),
+    ];
     let mut people = BufWriter::new(File::create(folder.join("people.csv"))?);
     let mut orders = BufWriter::new(File::create(folder.join("orders.csv"))?);
     writeln!(people, "id,given,family,email,city,country,plan")?;
@@ -172,7 +220,11 @@ fn generate(folder: &Path, customers: usize, seed: u64) -> Result<usize> {
         let (given, family) = (dice.of(&GIVEN), dice.of(&FAMILY));
         let (city, country) = dice.of(&CITY);
         let plan = dice.of(&["free", "free", "pro", "team"]);
-        writeln!(people, "c{n},{given},{family},{}.{n}@example.com,{city},{country},{plan}", given.to_lowercase())?;
+        writeln!(
+            people,
+            "c{n},{given},{family},{}.{n}@example.com,{city},{country},{plan}",
+            given.to_lowercase()
+        )?;
         let (most, newest, price) = match dice.below(10) {
             0..2 => (8, 60, 90),
             2..6 => (2, 365, 30),
@@ -181,9 +233,18 @@ fn generate(folder: &Path, customers: usize, seed: u64) -> Result<usize> {
         for _ in 0..=dice.below(most) {
             let days = newest.min(1400) * dice.below(1000) / 1000 + 1;
             let cents = price * (50 + dice.below(100));
-            let date = Timestamp::from_ymd(2026, 1, 1).context("a day")?.minus(Duration::from_secs(86_400 * days));
+            let date = Timestamp::from_ymd(2026, 1, 1)
+                .context("a day")?
+                .minus(Duration::from_secs(86_400 * days));
             let day = date.to_string();
-            writeln!(orders, "o{count},c{n},{},{},{}.{:02}", &day[..10], 1 + dice.below(3), cents / 100, cents % 100)?;
+            writeln!(
+                orders,
+                "o{count},c{n},{},{},{}.{:02}",
+                &day[..10],
+                1 + dice.below(3),
+                cents / 100,
+                cents % 100
+            )?;
             count += 1;
         }
     }
@@ -224,17 +285,26 @@ impl Steps {
     fn begin(&self) -> Begun {
         // Forgets the peak so far (Linux); elsewhere peaks are those of the whole run.
         let _ = std::fs::write("/proc/self/clear_refs", "5");
-        Begun { wall: Instant::now(), cpu: cpu_seconds() }
+        Begun {
+            wall: Instant::now(),
+            cpu: cpu_seconds(),
+        }
     }
 
     fn end(&mut self, what: &str, rows: usize, begun: Begun) {
         let (wall, cpu) = (begun.wall.elapsed(), cpu_seconds() - begun.cpu);
         let peak = peak_mib();
         if self.wall.is_zero() {
-            println!("{:<34} {:>10} {:>9} {:>9} {:>12} {:>10}", "step", "rows", "wall s", "CPU s", "rows/s", "peak MiB");
+            println!(
+                "{:<34} {:>10} {:>9} {:>9} {:>12} {:>10}",
+                "step", "rows", "wall s", "CPU s", "rows/s", "peak MiB"
+            );
         }
         let rate = rows as f64 / wall.as_secs_f64();
-        println!("{what:<34} {rows:>10} {:>9.2} {cpu:>9.2} {rate:>12.0} {peak:>10}", wall.as_secs_f64());
+        println!(
+            "{what:<34} {rows:>10} {:>9.2} {cpu:>9.2} {rate:>12.0} {peak:>10}",
+            wall.as_secs_f64()
+        );
         self.wall += wall;
         self.cpu += cpu;
         self.peak = self.peak.max(peak);
@@ -248,7 +318,15 @@ impl Steps {
     }
 
     fn total(&self) {
-        println!("{:<34} {:>10} {:>9.2} {:>9.2} {:>12} {:>10}", "all", "", self.wall.as_secs_f64(), self.cpu, "", self.peak);
+        println!(
+            "{:<34} {:>10} {:>9.2} {:>9.2} {:>12} {:>10}",
+            "all",
+            "",
+            self.wall.as_secs_f64(),
+            self.cpu,
+            "",
+            self.peak
+        );
     }
 }
 
@@ -264,6 +342,13 @@ fn cpu_seconds() -> f64 {
 
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 10
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .unwrap_or(0)
+        >> 10
 }

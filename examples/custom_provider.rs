@@ -31,23 +31,44 @@ struct MboxMailer {
 impl MboxMailer {
     fn open(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Result<Self> {
         let path = path.into();
-        OpenOptions::new().create(true).append(true).open(&path).map_err(|error| {
-            Error::config("the mbox file cannot be written; name one in a folder that exists")
-                .with("setting", "path")
-                .with("path", path.display())
-                .source(error)
-        })?;
-        Ok(Self { info: ProviderInfo::new("mbox", "mbox"), path, clock, writing: Mutex::new(()) })
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|error| {
+                Error::config("the mbox file cannot be written; name one in a folder that exists")
+                    .with("setting", "path")
+                    .with("path", path.display())
+                    .source(error)
+            })?;
+        Ok(Self {
+            info: ProviderInfo::new("mbox", "mbox"),
+            path,
+            clock,
+            writing: Mutex::new(()),
+        })
     }
 
     fn append(&self, mail: &Email) -> std::io::Result<()> {
         let now = self.clock.now();
         let mut text = format!("From {} {now}\n", mail.from.address.as_str());
-        text += &format!("Message-ID: {}\nFrom: <{}>\n", mail.message_id(), mail.from.address.as_str());
-        text += &format!("To: <{}>\nSubject: {}\n\n", mail.to.address.as_str(), mail.subject);
+        text += &format!(
+            "Message-ID: {}\nFrom: <{}>\n",
+            mail.message_id(),
+            mail.from.address.as_str()
+        );
+        text += &format!(
+            "To: <{}>\nSubject: {}\n\n",
+            mail.to.address.as_str(),
+            mail.subject
+        );
         for line in mail.text.lines() {
             // A line that begins like the separator is quoted, however often it already is.
-            let quote = if line.trim_start_matches('>').starts_with("From ") { ">" } else { "" };
+            let quote = if line.trim_start_matches('>').starts_with("From ") {
+                ">"
+            } else {
+                ""
+            };
             text += &format!("{quote}{line}\n");
         }
         text.push('\n');
@@ -65,7 +86,11 @@ impl Provider for MboxMailer {
     }
 
     async fn check(&self) -> Result<Health> {
-        Ok(if self.path.is_file() { Health::Ready } else { Health::Down })
+        Ok(if self.path.is_file() {
+            Health::Ready
+        } else {
+            Health::Down
+        })
     }
 }
 
@@ -113,7 +138,13 @@ async fn main() -> anyhow::Result<()> {
     let ana = crm.customers().upsert(&ctx, draft).await?.id;
     let mailbox = |address: &str| Mailbox::new(EmailAddress::parse(address)?, "");
     let (from, to) = (mailbox("shop@example.com")?, mailbox("ana@example.org")?);
-    let mail = Email::new(Uuid::now_v7().into(), from, to, "Your receipt", "2 records, 29.33 USD\nThank you.");
+    let mail = Email::new(
+        Uuid::now_v7().into(),
+        from,
+        to,
+        "Your receipt",
+        "2 records, 29.33 USD\nThank you.",
+    );
     let receipt = Outgoing::email(mail, ana, Purpose::transactional("receipt")?);
     crm.outreach().enqueue(&ctx, receipt, vec![]).await?;
     let report = crm.outreach().dispatcher()?.drain(&ctx).await?;
@@ -126,8 +157,14 @@ async fn main() -> anyhow::Result<()> {
         let path = url.trim_start_matches("mbox:").to_owned();
         Ok(Arc::new(MboxMailer::open(path, SystemClock::shared())?) as Arc<dyn Mailer>)
     });
-    let opened = catalog.open::<dyn Mailer>(&format!("mbox:{}", path.display())).await?;
-    println!("opened from a URL: {} is {:?}", opened.info(), opened.check().await?);
+    let opened = catalog
+        .open::<dyn Mailer>(&format!("mbox:{}", path.display()))
+        .await?;
+    println!(
+        "opened from a URL: {} is {:?}",
+        opened.info(),
+        opened.check().await?
+    );
     Ok(())
 }
 
@@ -149,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error = MboxMailer::open("/no/such/folder/mails.mbox", SystemClock::shared()).expect_err("no folder");
+        let error =
+            MboxMailer::open("/no/such/folder/mails.mbox", SystemClock::shared()).expect_err("no folder");
         assert_eq!(error.context("path"), Some("/no/such/folder/mails.mbox"));
     }
 }

@@ -15,17 +15,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use open_crm::analytics::clean::{Bounds, CleaningPlan, Columns};
 use open_crm::analytics::features::FeaturePlan;
-use open_crm::analytics::insights::{Groups, Segmentation, SegmentSummary, SegmentationPlan};
+use open_crm::analytics::insights::{Groups, SegmentSummary, Segmentation, SegmentationPlan};
 use open_crm::analytics::plot::Chart;
 use open_crm::analytics::report;
 use open_crm::channels::{Audience, CampaignPlan, DispatchSettings, Mode, OutboxState, Template};
-use open_crm::consent::{ConsentAction, ConsentState, Evidence, Recipient, SuppressionReason, SuppressionScope};
+use open_crm::consent::{
+    ConsentAction, ConsentState, Evidence, Recipient, SuppressionReason, SuppressionScope,
+};
 use open_crm::crawl::file::{CsvCollector, CsvConfig, CsvMapping};
 use open_crm::crawl::spider::{SpiderSpec, WebCollector};
 use open_crm::message::Mailbox;
@@ -69,6 +72,9 @@ struct Options {
     /// How many segments; the best of 3 to 6 when not said.
     #[arg(long, value_name = "NUMBER")]
     segments: Option<usize>,
+    /// How long letters that a killed run was sending stay reserved for it, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    lease: u64,
 }
 
 /// The secret of the demonstration. A real one is long, random, and kept outside program and database.
@@ -77,8 +83,12 @@ const DEMO_KEY: &str = "a demonstration key, good for nothing else";
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    std::fs::create_dir_all(&options.out)
-        .with_context(|| format!("cannot make the folder {}; choose another with --out", options.out.display()))?;
+    std::fs::create_dir_all(&options.out).with_context(|| {
+        format!(
+            "cannot make the folder {}; choose another with --out",
+            options.out.display()
+        )
+    })?;
     let mut steps = Steps::new(6);
 
     // The world around: a web site, files, a mail server.
@@ -95,16 +105,28 @@ async fn main() -> Result<()> {
     let (smtp, mode) = match &options.smtp {
         Some(url) => (url.clone(), if options.live { Mode::Live } else { Mode::Record }),
         // Our own server, in this process, on loopback: the one place where going live needs no asking.
-        None => (format!("smtp://{}?tls=dangerous-plaintext", sink.address()), Mode::Live),
+        None => (
+            format!("smtp://{}?tls=dangerous-plaintext", sink.address()),
+            Mode::Live,
+        ),
+    };
+    let lease = Duration::from_secs(options.lease);
+    let settings = DispatchSettings {
+        concurrency: 16,
+        lease,
+        ..DispatchSettings::default()
     };
     let crm = Crm::builder()
         .store(database.as_str())
         .collector(Arc::new(web(&options, &site)?))
         .collector(Arc::new(CsvCollector::new(people_file(&options, &files.people))?))
-        .collector(Arc::new(CsvCollector::new(purchases_file(&options, &files.purchases))?))
+        .collector(Arc::new(CsvCollector::new(purchases_file(
+            &options,
+            &files.purchases,
+        ))?))
         .mailer(0, smtp)
         .mode(mode)
-        .dispatch(DispatchSettings { concurrency: 16, ..DispatchSettings::default() })
+        .dispatch(settings)
         .address_key(Secret::new(DEMO_KEY))
         .build()
         .await?;
@@ -112,19 +134,30 @@ async fn main() -> Result<()> {
 
     // Collect and store.
     let mut collected = Vec::new();
-    for (name, what) in [("web", "people from the web site"), ("people", "people from a file"), ("purchases", "purchases from a file")] {
+    for (name, what) in [
+        ("web", "people from the web site"),
+        ("people", "people from a file"),
+        ("purchases", "purchases from a file"),
+    ] {
         let bar = steps.next(what);
         let report = crm
             .collect(&ctx, name, &mut |found, stored| {
                 bar.set_length(found.total.unwrap_or(found.done));
                 bar.set_position(found.done);
-                bar.set_message(format!("{} new, {} known", stored.created, stored.updated + stored.unchanged));
+                bar.set_message(format!(
+                    "{} new, {} known",
+                    stored.created,
+                    stored.updated + stored.unchanged
+                ));
             })
             .await?;
         bar.finish_with_message(said(&report));
         collected.push((what, report));
         for reject in crm.customers().rejects(&ctx, name, 3, None).await?.items {
-            steps.say(&format!("     left out: {} line {:?}: {}", reject.place, reject.line, reject.reason));
+            steps.say(&format!(
+                "     left out: {} line {:?}: {}",
+                reject.place, reject.line, reject.reason
+            ));
         }
     }
     let customers = crm.customers().count(&ctx, &Filter::All).await?;
@@ -132,7 +165,11 @@ async fn main() -> Result<()> {
     // Clean, cluster, explain, draw.
     let bar = steps.next("segments of purchase behaviour");
     let found = segments(&crm, &ctx, &options, &bar).await?;
-    bar.finish_with_message(format!("{} segments of {} buyers", found.segments.len(), found.ids.len()));
+    bar.finish_with_message(format!(
+        "{} segments of {} buyers",
+        found.segments.len(),
+        found.ids.len()
+    ));
     let pictures = draw(&found, &options.out)?;
 
     // Write to those who spend most, if they agreed.
@@ -150,12 +187,18 @@ async fn main() -> Result<()> {
 
     let bar = steps.next("letters to the best segment");
     let template = Template::new(
-        "{{ given_name }}, the new records are in",
-        "Hello {{ given_name }},\n\nyou are one of our best customers, so you hear it first: the new records are in.\n\nYour record shop\n",
+        "The new records are in",
+        "Hello {{ given_name|music lover }},\n\nyou are one of our best customers, so you hear it first: the new records are in.\n\nYour record shop\n",
     )?;
     let from = Mailbox::new(EmailAddress::parse("shop@example.com")?, "The record shop")?;
     let segment = &found.segments[best];
-    let plan = CampaignPlan::new("new-records", Audience::Segment(segment.id), letters, template, from);
+    let plan = CampaignPlan::new(
+        "new-records",
+        Audience::Segment(segment.id),
+        letters,
+        template,
+        from,
+    );
     let launched = crm.outreach().launch(&ctx, &plan, &mut |_| ()).await?;
     let status = send(&crm, &ctx, &plan.name, &bar).await?;
 
@@ -168,7 +211,11 @@ async fn main() -> Result<()> {
     writeln!(summary, "  customers                  {customers} in {database}")?;
     for (place, segment) in found.segments.iter().enumerate() {
         let mark = if place == best { " <- written to" } else { "" };
-        writeln!(summary, "  segment                    {:>5}  {}{mark}", segment.size, segment.name)?;
+        writeln!(
+            summary,
+            "  segment                    {:>5}  {}{mark}",
+            segment.size, segment.name
+        )?;
     }
     for picture in pictures {
         writeln!(summary, "  picture                    {}", picture.display())?;
@@ -178,24 +225,40 @@ async fn main() -> Result<()> {
     writeln!(
         summary,
         "  letters                    {} of {} may go: {} without consent, {} suppressed, {} without address",
-        gate.will_go + gate.already_queued, gate.members, gate.no_consent, gate.suppressed, gate.no_address
+        gate.will_go + gate.already_queued,
+        gate.members,
+        gate.no_consent,
+        gate.suppressed,
+        gate.no_address
     )?;
-    let counts: Vec<String> = status.counts.iter().map(|(state, n)| format!("{n} {}", state.as_str())).collect();
+    let counts: Vec<String> = status
+        .counts
+        .iter()
+        .map(|(state, n)| format!("{n} {}", state.as_str()))
+        .collect();
     writeln!(summary, "  outbox                     {}", counts.join(", "))?;
     for id in &status.unknown {
-        writeln!(summary, "  outcome unknown            {id} (the answer was lost; it is not sent again blindly)")?;
+        writeln!(
+            summary,
+            "  outcome unknown            {id} (the answer was lost; it is not sent again blindly)"
+        )?;
     }
     if options.smtp.is_none() {
         let mailbox = sink.mailbox()?;
         writeln!(
             summary,
             "  mail server                {} mails accepted, {} different, in {}",
-            mailbox.mails, mailbox.distinct, sink.folder().display()
+            mailbox.mails,
+            mailbox.distinct,
+            sink.folder().display()
         )?;
     }
     if options.site.is_none() && options.spider.is_none() {
         let (pages, private) = (site.hits("/customers"), site.hits("/private/"));
-        writeln!(summary, "  web site                   {pages} list pages asked for, {private} of those robots.txt forbids")?;
+        writeln!(
+            summary,
+            "  web site                   {pages} list pages asked for, {private} of those robots.txt forbids"
+        )?;
     }
     println!("\n{summary}");
     Ok(())
@@ -205,7 +268,8 @@ async fn main() -> Result<()> {
 fn web(options: &Options, site: &DemoSite) -> Result<WebCollector> {
     let mut spec: SpiderSpec = match (&options.spider, &options.site) {
         (Some(file), _) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text =
+                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
             serde_json::from_str(&text).with_context(|| format!("{} is not a spider", file.display()))?
         }
         (None, start) => serde_json::from_value(serde_json::json!({
@@ -233,7 +297,10 @@ fn web(options: &Options, site: &DemoSite) -> Result<WebCollector> {
     if options.site.is_none() && options.spider.is_none() {
         // The site is ours, so it may be asked faster than a stranger's, and loopback is no trap.
         spec.crawl.delay = 0.02;
-        spec.crawl.http.allow.push(open_crm::http::AllowEntry::address(site.address()));
+        spec.crawl
+            .http
+            .allow
+            .push(open_crm::http::AllowEntry::address(site.address()));
     }
     for entry in &options.allow {
         spec.crawl.http.allow.push(entry.parse()?);
@@ -281,9 +348,14 @@ fn purchases_file(options: &Options, demo: &Path) -> CsvConfig {
 }
 
 fn mapping(columns: &[(&str, &str)]) -> CsvMapping {
-    columns.iter().fold(CsvMapping::new(), |mapping, (column, target)| {
-        mapping.column(*column, target.parse().expect("targets of this example are targets"))
-    })
+    columns
+        .iter()
+        .fold(CsvMapping::new(), |mapping, (column, target)| {
+            mapping.column(
+                *column,
+                target.parse().expect("targets of this example are targets"),
+            )
+        })
 }
 
 /// Recency, frequency and spend of every buyer, cleaned, put into groups.
@@ -297,11 +369,22 @@ async fn segments(crm: &Crm, ctx: &Context, options: &Options, bar: &ProgressBar
         Some(k) => Groups::Fixed(k),
         None => Groups::Choose { from: 3, to: 6 },
     };
-    // A few very large sums would make segments of their own: the top half per cent counts as its border.
+    // Everybody in the demo's log came in the same quarter, so tenure says nothing. A few very large sums would make
+    // segments of their own: the top half per cent counts as its border.
     let cleaning = CleaningPlan::new()
+        .drop("tenure_days")
         .fill(Columns::All, 0.0)
-        .clip("monetary", Bounds::Quantiles { low: 0.0, high: 0.995 });
-    let plan = SegmentationPlan::new("buyers", FeaturePlan::rfm(as_of)).cleaning(cleaning).groups(groups).seed(7);
+        .clip(
+            "monetary",
+            Bounds::Quantiles {
+                low: 0.0,
+                high: 0.995,
+            },
+        );
+    let plan = SegmentationPlan::new("buyers", FeaturePlan::rfm(as_of))
+        .cleaning(cleaning)
+        .groups(groups)
+        .seed(7);
     let (found, _written) = crm
         .insights()
         .segment_customers(ctx, &plan, &mut |step| {
@@ -314,19 +397,29 @@ async fn segments(crm: &Crm, ctx: &Context, options: &Options, bar: &ProgressBar
 }
 
 fn draw(found: &Segmentation, folder: &Path) -> Result<Vec<PathBuf>> {
-    let charts = [("segments", Chart::plane(found)), ("sizes", Some(Chart::sizes(found))), ("profile", Some(Chart::profile(found)))];
+    let charts = [
+        ("segments", Chart::plane(found)),
+        ("sizes", Some(Chart::sizes(found))),
+        ("profile", Some(Chart::profile(found))),
+    ];
     let mut written = Vec::new();
     for (name, chart) in charts {
         let Some(chart) = chart else { continue };
-        for (extension, bytes) in [("svg", chart.svg(1200, 760)?.into_bytes()), ("png", chart.png(1200, 760)?)] {
+        for (extension, bytes) in [
+            ("svg", chart.svg(1200, 760)?.into_bytes()),
+            ("png", chart.png(1200, 760)?),
+        ] {
             let path = folder.join(format!("{name}.{extension}"));
             std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
             written.push(path);
         }
     }
     let path = folder.join("report.html");
-    std::fs::write(&path, report::html("Segments of the record shop's buyers", found)?)
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::write(
+        &path,
+        report::html("Segments of the record shop's buyers", found)?,
+    )
+    .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(written)
 }
 
@@ -334,11 +427,18 @@ fn draw(found: &Segmentation, folder: &Path) -> Result<Vec<PathBuf>> {
 fn best_segment(found: &Segmentation) -> Option<usize> {
     let spend = found.columns.iter().position(|name| name == "monetary")?;
     let by_spend = |segment: &SegmentSummary| segment.medians.get(spend).copied().unwrap_or(0.0);
-    (0..found.segments.len()).max_by(|a, b| by_spend(&found.segments[*a]).total_cmp(&by_spend(&found.segments[*b])))
+    (0..found.segments.len())
+        .max_by(|a, b| by_spend(&found.segments[*a]).total_cmp(&by_spend(&found.segments[*b])))
 }
 
 fn members(found: &Segmentation, segment: usize) -> Vec<CustomerId> {
-    found.ids.iter().zip(&found.assignments).filter(|(_, s)| **s == Some(segment)).map(|(id, _)| *id).collect()
+    found
+        .ids
+        .iter()
+        .zip(&found.assignments)
+        .filter(|(_, s)| **s == Some(segment))
+        .map(|(id, _)| *id)
+        .collect()
 }
 
 /// What the shop's sign-up form would have recorded: nine of ten agreed to letters; one in fifty wrote that it is enough.
@@ -347,15 +447,26 @@ async fn consents(crm: &Crm, ctx: &Context, purpose: &Purpose, audience: &[Optio
     let evidence = Evidence::new("sign-up form", "Yes, write to me about new records.")?;
     let mut events = Vec::new();
     for customer in audience.iter().flatten() {
-        let (Some(point), Some(number)) = (customer.email(), number(customer)) else { continue };
+        let (Some(point), Some(number)) = (customer.email(), number(customer)) else {
+            continue;
+        };
         let recipient = Recipient::new(customer.id, &point.address);
-        let agreed = matches!(gate.consent(ctx, &recipient, purpose).await?, ConsentState::Granted { .. });
+        let agreed = matches!(
+            gate.consent(ctx, &recipient, purpose).await?,
+            ConsentState::Granted { .. }
+        );
         if number % 10 != 9 && !agreed {
             let granted = ConsentAction::Granted;
             events.push(gate.event(customer.id, &point.address, purpose, granted, evidence.clone())?);
         }
         if number % 50 == 7 {
-            gate.suppress(ctx, &point.address, SuppressionScope::Marketing, SuppressionReason::Unsubscribed).await?;
+            gate.suppress(
+                ctx,
+                &point.address,
+                SuppressionScope::Marketing,
+                SuppressionReason::Unsubscribed,
+            )
+            .await?;
         }
     }
     gate.record(ctx, &events).await?;
@@ -364,12 +475,20 @@ async fn consents(crm: &Crm, ctx: &Context, purpose: &Purpose, audience: &[Optio
 
 /// The number in the shop's own id of a customer (`demo:rec-17`).
 fn number(customer: &Customer) -> Option<u32> {
-    let external = customer.external_refs.iter().find(|external| external.system == "shop")?;
+    let external = customer
+        .external_refs
+        .iter()
+        .find(|external| external.system == "shop")?;
     external.id.rsplit('-').next()?.parse().ok()
 }
 
 /// Ticks the dispatcher until nothing of the campaign is waiting any more.
-async fn send(crm: &Crm, ctx: &Context, campaign: &str, bar: &ProgressBar) -> Result<open_crm::channels::CampaignStatus> {
+async fn send(
+    crm: &Crm,
+    ctx: &Context,
+    campaign: &str,
+    bar: &ProgressBar,
+) -> Result<open_crm::channels::CampaignStatus> {
     let dispatcher = crm.outreach().dispatcher()?;
     loop {
         let status = crm.outreach().status(ctx, campaign).await?;
@@ -383,9 +502,9 @@ async fn send(crm: &Crm, ctx: &Context, campaign: &str, bar: &ProgressBar) -> Re
         }
         let report = dispatcher.tick(ctx).await?;
         if report.claimed == 0 {
-            // Rows leased by a run that was killed come back when their lease ends (30 s).
+            // Rows leased by a run that was killed come back when their lease ends.
             bar.set_message("waiting for letters another run was sending");
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 }
@@ -404,7 +523,11 @@ fn said(report: &ImportReport) -> String {
             words.insert(word, n);
         }
     }
-    words.iter().map(|(word, n)| format!("{n} {}", &word[2..])).collect::<Vec<_>>().join(", ")
+    words
+        .iter()
+        .map(|(word, n)| format!("{n} {}", &word[2..]))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Numbered steps with a bar each; plain lines when the output is not a terminal.

@@ -68,9 +68,12 @@ impl Crm {
         match &self.collection {
             Some(collection) => Ok(collection),
             // Says what is missing in the consumer's own words.
-            None => Err(crm_crawl::Collection::needs().check(&self.registry).err().unwrap_or_else(|| {
-                Error::unexpected("the collectors are there, but their consumer is not bound")
-            })),
+            None => Err(crm_crawl::Collection::needs()
+                .check(&self.registry)
+                .err()
+                .unwrap_or_else(|| {
+                    Error::unexpected("the collectors are there, but their consumer is not bound")
+                })),
         }
     }
 
@@ -122,7 +125,9 @@ impl Crm {
         &self,
         ctx: &crm_core::Context,
         collector: &str,
-        progress: &mut (dyn FnMut(&crm_core::capability::Progress, &crm_store::customers::ImportReport) + Send),
+        progress: &mut (
+                 dyn FnMut(&crm_core::capability::Progress, &crm_store::customers::ImportReport) + Send
+             ),
     ) -> Result<crm_store::customers::ImportReport> {
         use std::sync::{Mutex, PoisonError};
 
@@ -139,7 +144,9 @@ impl Crm {
             let report = *stored.lock().unwrap_or_else(PoisonError::into_inner);
             progress(found, &report);
         };
-        collection.run(ctx, collector, resume.as_ref(), &mut sink, &mut step).await?;
+        collection
+            .run(ctx, collector, resume.as_ref(), &mut sink, &mut step)
+            .await?;
         sink.finish().await
     }
 }
@@ -188,7 +195,9 @@ impl Default for CrmBuilder {
 
 impl fmt::Debug for CrmBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CrmBuilder").field("providers", &self.providers).finish_non_exhaustive()
+        f.debug_struct("CrmBuilder")
+            .field("providers", &self.providers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -217,7 +226,11 @@ impl CrmBuilder {
         #[cfg(feature = "analytics")]
         {
             use crm_core::capability::{Classifier, Clusterer, Reducer};
-            let kinds = [TypeId::of::<dyn Clusterer>(), TypeId::of::<dyn Reducer>(), TypeId::of::<dyn Classifier>()];
+            let kinds = [
+                TypeId::of::<dyn Clusterer>(),
+                TypeId::of::<dyn Reducer>(),
+                TypeId::of::<dyn Classifier>(),
+            ];
             for (has, kind) in self.has_models.iter_mut().zip(kinds) {
                 *has |= kind == id;
             }
@@ -290,14 +303,24 @@ impl CrmBuilder {
     /// [`crm_core::ErrorKind::Config`] when no store is named or a setting is wrong (naming it);
     /// [`crm_core::ErrorKind::Unsupported`] when a provider was left out when compiling (naming its feature).
     pub async fn build(self) -> Result<Crm> {
-        let Self { store, catalog, providers, has_store, clock, ids, .. } = self;
+        let Self {
+            store,
+            catalog,
+            providers,
+            has_store,
+            clock,
+            ids,
+            ..
+        } = self;
         let ids = ids.unwrap_or_else(|| Arc::new(RandomIds::new(clock.clone())));
         let providers = match store {
             Some(url) => providers.provide(0, catalog.open::<dyn RecordStore>(&url).await?),
             None if has_store => providers,
             None => {
-                return Err(Error::config("no store is named; say Crm::builder().store(\"sqlite:crm.db\")")
-                    .with("setting", "store"));
+                return Err(
+                    Error::config("no store is named; say Crm::builder().store(\"sqlite:crm.db\")")
+                        .with("setting", "store"),
+                );
             }
         };
         #[cfg(feature = "analytics")]
@@ -306,14 +329,18 @@ impl CrmBuilder {
         let providers = mailers(providers, &catalog, &self.reach).await?;
 
         let registry = providers.build()?;
-        let customers = Customers::bind(&registry)?.with_clock(clock.clone()).with_ids(ids.clone());
+        let customers = Customers::bind(&registry)?
+            .with_clock(clock.clone())
+            .with_ids(ids.clone());
         customers.prepare().await?;
         #[cfg(feature = "outreach")]
         let outreach = outreach(&registry, self.reach, &clock, &ids).await?;
         Ok(Crm {
             customers,
             #[cfg(feature = "files")]
-            collection: crm_crawl::Collection::bind(&registry).ok().map(|c| c.with_clock(clock.clone())),
+            collection: crm_crawl::Collection::bind(&registry)
+                .ok()
+                .map(|c| c.with_clock(clock.clone())),
             #[cfg(feature = "analytics")]
             insights: crm_analytics::Insights::bind(&registry)?.with_clock(clock.clone()),
             #[cfg(feature = "outreach")]
@@ -344,7 +371,11 @@ fn default_models(mut providers: RegistryBuilder, has: [bool; 3]) -> Result<Regi
 
 /// The mailers named by URL; one that only records when there is none.
 #[cfg(feature = "outreach")]
-async fn mailers(mut providers: RegistryBuilder, catalog: &Catalog, reach: &Reach) -> Result<RegistryBuilder> {
+async fn mailers(
+    mut providers: RegistryBuilder,
+    catalog: &Catalog,
+    reach: &Reach,
+) -> Result<RegistryBuilder> {
     use crm_core::capability::Mailer;
 
     for (priority, url) in &reach.mailers {

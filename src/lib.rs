@@ -59,16 +59,17 @@ pub use crm_store as store;
 
 pub use catalog::catalog;
 pub use crm::{Crm, CrmBuilder};
-pub use crm_core::{
-    Actor, Clock, Column, Consumer, Context, CustomerId, Effect, Error, ErrorKind, Health, Id, IdSource, Layered,
-    ManualClock, Matrix, Needs, Provider, ProviderInfo, RandomIds, Registry, Result, Retry, Secret, SeededIds,
-    SystemClock, Table, TenantId, Timestamp, Uuid,
-};
-pub use crm_core::{
-    activity, capability, consent, customer, matrix, memory, message, policy, query, record, registry, segment, table,
-};
 /// The guarded HTTP client that collectors use.
 #[cfg(feature = "crawl")]
 pub use crm_core::http;
+pub use crm_core::{
+    Actor, Clock, Column, Consumer, Context, CustomerId, Effect, Error, ErrorKind, Health, Id, IdSource,
+    Layered, ManualClock, Matrix, Needs, Provider, ProviderInfo, RandomIds, Registry, Result, Retry, Secret,
+    SeededIds, SystemClock, Table, TenantId, Timestamp, Uuid,
+};
+pub use crm_core::{
+    activity, capability, consent, customer, matrix, memory, message, policy, query, record, registry,
+    segment, table,
+};
 #[cfg(feature = "testkit")]
 pub use crm_core::{collector_suite, mailer_suite, store_suite, testkit};

@@ -17,6 +17,6 @@ pub use crm_core::customer::{
 };
 pub use crm_core::query::{Filter, Query};
 pub use crm_core::{
-    Actor, Clock, Consumer, Context, CustomerId, Error, ErrorKind, Provider, ProviderInfo, Registry, Result, Secret,
-    SystemClock, TenantId, Timestamp,
+    Actor, Clock, Consumer, Context, CustomerId, Error, ErrorKind, Provider, ProviderInfo, Registry, Result,
+    Secret, SystemClock, TenantId, Timestamp,
 };

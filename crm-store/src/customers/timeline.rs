@@ -23,6 +23,15 @@ pub struct Events {
     pub interactions: Vec<InteractionDraft>,
 }
 
+impl From<Vec<OrderDraft>> for Events {
+    fn from(orders: Vec<OrderDraft>) -> Self {
+        Self {
+            orders,
+            interactions: Vec::new(),
+        }
+    }
+}
+
 impl From<OrderDraft> for Events {
     fn from(order: OrderDraft) -> Self {
         Self {
