@@ -8,6 +8,13 @@
 //!
 //! The customers come from a seed: same seed, same files. Every step checks its own answer, so that a fast step with a
 //! wrong answer does not count.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a program for people, not the library"
+)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
 use std::fs::File;

@@ -5,6 +5,13 @@
 //! ```sh
 //! cargo run --features outreach --example custom_provider
 //! ```
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a program for people, not the library"
+)]
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

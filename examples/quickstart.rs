@@ -8,6 +8,13 @@
 //! Without options the example serves a web site and a mail server itself, on loopback, and works in `quickstart-out/`.
 //! Kill it at any moment and start it again: it goes on. `--help` tells how to use your own site, files, database and
 //! mail server instead.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a program for people, not the library"
+)]
 
 mod demo;
 

@@ -22,12 +22,8 @@ pub fn catalog() -> Catalog {
     crm_channels::register(&mut catalog);
     // Those of crates that were left out altogether; a scheme that is already there stays.
     use crm_core::capability::{Collector, Mailer};
-    for scheme in ["csv"] {
-        catalog.absent::<dyn Collector>(scheme, "files");
-    }
-    for scheme in ["spider"] {
-        catalog.absent::<dyn Collector>(scheme, "crawl");
-    }
+    catalog.absent::<dyn Collector>("csv", "files");
+    catalog.absent::<dyn Collector>("spider", "crawl");
     for scheme in ["smtp", "smtps", "file"] {
         catalog.absent::<dyn Mailer>(scheme, "smtp");
     }

@@ -73,3 +73,8 @@ pub use crm_core::{
 };
 #[cfg(feature = "testkit")]
 pub use crm_core::{collector_suite, mailer_suite, store_suite, testkit};
+
+/// The README's program compiles.
+#[cfg(all(doctest, feature = "full"))]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

@@ -35,7 +35,10 @@ impl TryFrom<String> for Currency {
     fn try_from(text: String) -> Result<Self> {
         match <[u8; 3]>::try_from(text.as_bytes()) {
             Ok(code) if code.iter().all(u8::is_ascii_uppercase) => Ok(Self(code)),
-            _ => Err(Error::invalid("a currency is three capital letters (ISO 4217)").with("field", "currency")),
+            _ => {
+                Err(Error::invalid("a currency is three capital letters (ISO 4217)")
+                    .with("field", "currency"))
+            }
         }
     }
 }
@@ -51,7 +54,10 @@ impl Money {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] when the currency is not three capital letters.
     pub fn new(minor: i64, currency: &str) -> Result<Self> {
-        Ok(Self { minor, currency: Currency::try_from(currency.to_owned())? })
+        Ok(Self {
+            minor,
+            currency: Currency::try_from(currency.to_owned())?,
+        })
     }
 
     /// Reads a decimal amount with a point: `29.33`, `-5`, `1200.5`.
@@ -72,7 +78,10 @@ impl Money {
         }
         let whole: i64 = whole.parse().map_err(|_| wrong())?;
         let part: i64 = format!("{part:0<2}").parse().map_err(|_| wrong())?;
-        let minor = whole.checked_mul(100).and_then(|m| m.checked_add(part)).ok_or_else(wrong)?;
+        let minor = whole
+            .checked_mul(100)
+            .and_then(|m| m.checked_add(part))
+            .ok_or_else(wrong)?;
         Self::new(if negative { -minor } else { minor }, currency)
     }
 
@@ -157,7 +166,8 @@ impl Entity for Order {
             id: stored.id.into(),
             customer_id: r.uuid("customer_id")?.into(),
             at: r.timestamp("at")?,
-            total: Money::new(r.int("total_minor")?, r.text("currency")?).map_err(|_| r.damaged("currency"))?,
+            total: Money::new(r.int("total_minor")?, r.text("currency")?)
+                .map_err(|_| r.damaged("currency"))?,
             items: r.int("items")?,
             source: r.text("source")?.to_owned(),
             event_id: r.text("event_id")?.to_owned(),
@@ -212,8 +222,11 @@ impl Entity for Interaction {
         self.id.uuid()
     }
     fn to_record(&self) -> Result<Record> {
-        let data = serde_json::to_value(&self.data)
-            .map_err(|e| Error::invalid("data cannot be written as JSON").with("field", "data").source(e))?;
+        let data = serde_json::to_value(&self.data).map_err(|e| {
+            Error::invalid("data cannot be written as JSON")
+                .with("field", "data")
+                .source(e)
+        })?;
         Record::from_values(
             &INTERACTION,
             vec![
@@ -246,10 +259,25 @@ mod tests {
 
     #[test]
     fn amounts() {
-        for (text, minor) in [("0.00", 0), ("29.33", 2933), ("-5", -500), ("1200.5", 120_050), (" 7 ", 700)] {
+        for (text, minor) in [
+            ("0.00", 0),
+            ("29.33", 2933),
+            ("-5", -500),
+            ("1200.5", 120_050),
+            (" 7 ", 700),
+        ] {
             assert_eq!(Money::parse(text, "USD").unwrap().minor, minor, "{text}");
         }
-        for text in ["", "-", ".5", "1,5", "1e3", "12.345", "99999999999999999999", "$3"] {
+        for text in [
+            "",
+            "-",
+            ".5",
+            "1,5",
+            "1e3",
+            "12.345",
+            "99999999999999999999",
+            "$3",
+        ] {
             assert!(Money::parse(text, "USD").is_err(), "{text}");
         }
         assert!(Money::new(1, "usd").is_err());

@@ -138,9 +138,14 @@ impl SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the machine's clock"
+    )]
     fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp::EPOCH.plus(since)
     }
 }
@@ -184,13 +189,22 @@ mod tests {
             assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
         }
         assert!(Timestamp::from_micros(9).to_string() < Timestamp::from_micros(10).to_string());
-        assert_eq!("1997-01-18".parse::<Timestamp>().unwrap(), Timestamp::from_ymd(1997, 1, 18).unwrap());
+        assert_eq!(
+            "1997-01-18".parse::<Timestamp>().unwrap(),
+            Timestamp::from_ymd(1997, 1, 18).unwrap()
+        );
         assert!("18.1.1997".parse::<Timestamp>().is_err());
     }
 
     #[test]
     fn arithmetic_never_wraps() {
-        assert_eq!(Timestamp::from_micros(i64::MAX).plus(Duration::MAX).as_micros(), i64::MAX);
-        assert_eq!(Timestamp::from_micros(5).since(Timestamp::from_micros(9)), Duration::ZERO);
+        assert_eq!(
+            Timestamp::from_micros(i64::MAX).plus(Duration::MAX).as_micros(),
+            i64::MAX
+        );
+        assert_eq!(
+            Timestamp::from_micros(5).since(Timestamp::from_micros(9)),
+            Duration::ZERO
+        );
     }
 }

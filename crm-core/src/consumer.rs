@@ -34,7 +34,10 @@ pub struct Needs {
 impl Needs {
     /// An empty list for the consumer of this name.
     pub fn new(consumer: &'static str) -> Self {
-        Self { consumer, required: Vec::new() }
+        Self {
+            consumer,
+            required: Vec::new(),
+        }
     }
 
     /// Adds a capability, named by its trait: `requires::<dyn Mailer>()`.
@@ -54,14 +57,21 @@ impl Needs {
     /// # Errors
     /// [`ErrorKind::Unsupported`] naming every one that is missing.
     pub fn check(&self, registry: &Registry) -> Result<()> {
-        let missing: Vec<&str> =
-            self.required.iter().filter(|need| !registry.has(need)).map(Capability::name).collect();
+        let missing: Vec<&str> = self
+            .required
+            .iter()
+            .filter(|need| !registry.has(need))
+            .map(Capability::name)
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Unsupported, "the registry lacks capabilities this consumer needs; provide them")
-            .with("consumer", self.consumer)
-            .with("missing", missing.join(", ")))
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "the registry lacks capabilities this consumer needs; provide them",
+        )
+        .with("consumer", self.consumer)
+        .with("missing", missing.join(", ")))
     }
 }
 

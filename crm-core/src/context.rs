@@ -30,13 +30,17 @@ impl TenantId {
     /// [`ErrorKind::Invalid`] when it is empty, too long or has other characters.
     pub fn new(name: &str) -> Result<Self> {
         let ok = (1..=64).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
             && !name.starts_with(['-', '_']);
         if ok {
             Ok(Self(name.into()))
         } else {
-            Err(Error::invalid("a tenant is named with 1 to 64 of a-z, 0-9, '-', '_', a letter or digit first")
-                .with("field", "tenant"))
+            Err(Error::invalid(
+                "a tenant is named with 1 to 64 of a-z, 0-9, '-', '_', a letter or digit first",
+            )
+            .with("field", "tenant"))
         }
     }
 
@@ -103,7 +107,12 @@ pub struct Context {
 impl Context {
     /// A context for `tenant`, acting as the host application.
     pub fn new(tenant: TenantId) -> Self {
-        Self { tenant, actor: Actor::system("host"), request_id: None, deadline: None }
+        Self {
+            tenant,
+            actor: Actor::system("host"),
+            request_id: None,
+            deadline: None,
+        }
     }
 
     /// Says who acts.
@@ -169,7 +178,11 @@ mod tests {
             assert!(TenantId::new(good).is_ok(), "{good}");
         }
         for bad in ["", "Shop", "-a", "a b", "a'; drop table", &"x".repeat(65)] {
-            assert_eq!(TenantId::new(bad).unwrap_err().kind(), ErrorKind::Invalid, "{bad}");
+            assert_eq!(
+                TenantId::new(bad).unwrap_err().kind(),
+                ErrorKind::Invalid,
+                "{bad}"
+            );
         }
     }
 }

@@ -231,7 +231,11 @@ impl Error {
 
     /// The first piece of context under `key`.
     pub fn context(&self, key: &str) -> Option<&str> {
-        self.0.context.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str())
+        self.0
+            .context
+            .iter()
+            .find(|(k, _)| *k == key)
+            .map(|(_, v)| v.as_str())
     }
 
     /// Whether it may be tried again.
@@ -286,7 +290,10 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|s| s as &(dyn std::error::Error + 'static))
+        self.0
+            .source
+            .as_deref()
+            .map(|s| s as &(dyn std::error::Error + 'static))
     }
 }
 
@@ -301,7 +308,9 @@ mod tests {
 
     #[test]
     fn innermost_operation_stays() {
-        let error = Error::invalid("x").operation("store.apply").operation("customers.upsert");
+        let error = Error::invalid("x")
+            .operation("store.apply")
+            .operation("customers.upsert");
         assert_eq!(error.operation_name(), Some("store.apply"));
     }
 

@@ -149,7 +149,10 @@ pub struct RandomIds {
 impl RandomIds {
     /// Identifiers stamped by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, order: Mutex::default() }
+        Self {
+            clock,
+            order: Mutex::default(),
+        }
     }
 
     /// Identifiers stamped by the machine's clock, ready to be shared.
@@ -164,7 +167,9 @@ impl IdSource for RandomIds {
         // The operating system's generator only fails on systems without one; the time and the counter still keep the
         // ids of this source apart.
         if getrandom::fill(&mut random).is_err() {
-            tracing::warn!("the operating system gave no randomness; ids are only unique within this process");
+            tracing::warn!(
+                "the operating system gave no randomness; ids are only unique within this process"
+            );
         }
         v7(&*self.clock, &self.order, random)
     }
@@ -181,7 +186,11 @@ pub struct SeededIds {
 impl SeededIds {
     /// Identifiers stamped by `clock` with random bits from `seed`.
     pub fn new(clock: Arc<dyn Clock>, seed: u64) -> Self {
-        Self { clock, order: Mutex::default(), state: Mutex::new(seed) }
+        Self {
+            clock,
+            order: Mutex::default(),
+            state: Mutex::new(seed),
+        }
     }
 }
 
@@ -208,7 +217,9 @@ mod tests {
 
     #[test]
     fn order_and_uniqueness_hold_while_the_clock_stands_still() {
-        let ids = RandomIds::new(Arc::new(ManualClock::at(crate::Timestamp::from_micros(1_000_000))));
+        let ids = RandomIds::new(Arc::new(ManualClock::at(crate::Timestamp::from_micros(
+            1_000_000,
+        ))));
         let made: Vec<Uuid> = (0..10_000).map(|_| ids.fresh()).collect();
         assert!(made.windows(2).all(|w| w[0] < w[1]));
         assert!(made.iter().all(|id| id.get_version_num() == 7));

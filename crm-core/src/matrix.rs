@@ -30,17 +30,25 @@ impl Matrix {
     /// (naming its row and column).
     pub fn new(columns: Vec<String>, data: Vec<f64>) -> Result<Self> {
         if columns.is_empty() || !data.len().is_multiple_of(columns.len()) {
-            return Err(Error::invalid("the number of values is not a multiple of the number of columns")
-                .with("values", data.len())
-                .with("columns", columns.len()));
+            return Err(
+                Error::invalid("the number of values is not a multiple of the number of columns")
+                    .with("values", data.len())
+                    .with("columns", columns.len()),
+            );
         }
         if let Some(at) = data.iter().position(|value| !value.is_finite()) {
             let column = columns.get(at % columns.len()).map_or("", String::as_str);
-            return Err(Error::invalid("a value is not a finite number; fill or drop it before fitting")
-                .with("row", at / columns.len())
-                .with("column", column));
+            return Err(
+                Error::invalid("a value is not a finite number; fill or drop it before fitting")
+                    .with("row", at / columns.len())
+                    .with("column", column),
+            );
         }
-        Ok(Self { rows: data.len() / columns.len(), columns, data })
+        Ok(Self {
+            rows: data.len() / columns.len(),
+            columns,
+            data,
+        })
     }
 
     /// From rows.
@@ -49,7 +57,9 @@ impl Matrix {
     /// As [`Matrix::new`]; also when a row has another length.
     pub fn from_rows(columns: Vec<String>, rows: &[Vec<f64>]) -> Result<Self> {
         if let Some(at) = rows.iter().position(|row| row.len() != columns.len()) {
-            return Err(Error::invalid("a row has another number of values than there are columns").with("row", at));
+            return Err(
+                Error::invalid("a row has another number of values than there are columns").with("row", at),
+            );
         }
         Self::new(columns, rows.concat())
     }
@@ -81,7 +91,12 @@ impl Matrix {
     }
     /// One column's values, in row order; nothing when there is no such column.
     pub fn iter_col(&self, col: usize) -> impl Iterator<Item = f64> + '_ {
-        self.data.iter().skip(col).step_by(self.cols()).copied().take(if col < self.cols() { self.rows } else { 0 })
+        self.data
+            .iter()
+            .skip(col)
+            .step_by(self.cols())
+            .copied()
+            .take(if col < self.cols() { self.rows } else { 0 })
     }
     /// Names and values, taken out.
     pub fn into_parts(self) -> (Vec<String>, Vec<f64>) {

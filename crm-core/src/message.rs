@@ -37,7 +37,10 @@ impl Mailbox {
     /// [`crate::ErrorKind::Invalid`] when the name has control characters (they could forge headers).
     pub fn new(address: EmailAddress, name: &str) -> Result<Self> {
         no_control("name", name)?;
-        Ok(Self { address, name: name.trim().to_owned() })
+        Ok(Self {
+            address,
+            name: name.trim().to_owned(),
+        })
     }
 }
 
@@ -49,7 +52,9 @@ impl fmt::Debug for Mailbox {
 
 fn no_control(field: &'static str, text: &str) -> Result<()> {
     if text.chars().any(char::is_control) {
-        return Err(Error::invalid("control characters such as line ends are not allowed here").with("field", field));
+        return Err(
+            Error::invalid("control characters such as line ends are not allowed here").with("field", field),
+        );
     }
     Ok(())
 }
@@ -111,7 +116,16 @@ impl Email {
             no_control("reply_to", &mailbox.name)?;
         }
         const OWN: [&str; 10] = [
-            "from", "to", "cc", "bcc", "subject", "date", "message-id", "reply-to", "mime-version", "content-type",
+            "from",
+            "to",
+            "cc",
+            "bcc",
+            "subject",
+            "date",
+            "message-id",
+            "reply-to",
+            "mime-version",
+            "content-type",
         ];
         for (name, value) in &self.headers {
             let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -328,7 +342,13 @@ mod tests {
 
     fn mail() -> Email {
         let to = |a: &str| Mailbox::new(EmailAddress::parse(a).unwrap(), "N").unwrap();
-        Email::new(Uuid::nil().into(), to("a@example.com"), to("b@example.org"), "hi", "text")
+        Email::new(
+            Uuid::nil().into(),
+            to("a@example.com"),
+            to("b@example.org"),
+            "hi",
+            "text",
+        )
     }
 
     #[test]
@@ -337,7 +357,12 @@ mod tests {
         let mut forged = mail();
         forged.subject = "hi\r\nBcc: x@example.com".into();
         assert_eq!(forged.validate().unwrap_err().context("field"), Some("subject"));
-        for (name, value) in [("X\r\nBcc", "v"), ("X-A", "v\nBcc: x"), ("Bcc", "x@example.com"), ("", "v")] {
+        for (name, value) in [
+            ("X\r\nBcc", "v"),
+            ("X-A", "v\nBcc: x"),
+            ("Bcc", "x@example.com"),
+            ("", "v"),
+        ] {
             let mut forged = mail();
             forged.headers.insert(name.into(), value.into());
             assert!(forged.validate().is_err(), "{name:?}");

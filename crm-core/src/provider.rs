@@ -38,7 +38,11 @@ pub struct ProviderInfo {
 impl ProviderInfo {
     /// An identity without tags.
     pub fn new(scheme: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { scheme: scheme.into(), name: name.into(), tags: BTreeMap::new() }
+        Self {
+            scheme: scheme.into(),
+            name: name.into(),
+            tags: BTreeMap::new(),
+        }
     }
 
     /// Adds a tag.

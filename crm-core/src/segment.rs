@@ -119,8 +119,11 @@ impl Entity for Segment {
         self.id.uuid()
     }
     fn to_record(&self) -> Result<Record> {
-        let definition = serde_json::to_value(&self.kind)
-            .map_err(|e| Error::invalid("the definition cannot be written as JSON").with("field", "kind").source(e))?;
+        let definition = serde_json::to_value(&self.kind).map_err(|e| {
+            Error::invalid("the definition cannot be written as JSON")
+                .with("field", "kind")
+                .source(e)
+        })?;
         Record::from_values(
             &SEGMENT,
             vec![
@@ -134,7 +137,10 @@ impl Entity for Segment {
     }
     fn from_stored(stored: Stored) -> Result<Self> {
         let r = &stored.record;
-        let definition = r.get("definition").and_then(|v| v.as_json()).ok_or_else(|| r.damaged("definition"))?;
+        let definition = r
+            .get("definition")
+            .and_then(|v| v.as_json())
+            .ok_or_else(|| r.damaged("definition"))?;
         Ok(Self {
             id: stored.id.into(),
             version: stored.version,

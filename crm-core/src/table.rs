@@ -82,7 +82,11 @@ pub struct Column {
 impl Column {
     /// A column of given values, all present.
     pub fn new(name: impl Into<String>, data: ColumnData) -> Self {
-        Self { name: name.into(), data, valid: Vec::new() }
+        Self {
+            name: name.into(),
+            data,
+            valid: Vec::new(),
+        }
     }
 
     /// A column of given values; `valid[i]` says whether row `i` is present.
@@ -189,7 +193,11 @@ impl Column {
     }
     /// Whether a row is present; false past the end.
     pub fn is_valid(&self, row: usize) -> bool {
-        if self.valid.is_empty() { row < self.len() } else { self.valid.get(row).copied().unwrap_or(false) }
+        if self.valid.is_empty() {
+            row < self.len()
+        } else {
+            self.valid.get(row).copied().unwrap_or(false)
+        }
     }
     /// The number of absent rows.
     pub fn missing(&self) -> usize {
@@ -198,7 +206,11 @@ impl Column {
 
     /// Which rows are present, one flag a row.
     pub fn validity(&self) -> Vec<bool> {
-        if self.valid.is_empty() { vec![true; self.len()] } else { self.valid.clone() }
+        if self.valid.is_empty() {
+            vec![true; self.len()]
+        } else {
+            self.valid.clone()
+        }
     }
 
     fn mark(&mut self, present: bool) {
@@ -239,7 +251,9 @@ impl Column {
             (ColumnData::Uuid(data), Value::Uuid(value)) => data.push(value),
             (ColumnData::Uuid(data), Value::Null) => data.push(Uuid::nil()),
             _ => {
-                return Err(Error::invalid("a value of another type than the column's").with("column", &self.name));
+                return Err(
+                    Error::invalid("a value of another type than the column's").with("column", &self.name)
+                );
             }
         }
         self.mark(present);
@@ -256,7 +270,9 @@ impl Column {
             ColumnData::Int(data) => data.get(row).map(|v| Value::Int(*v)),
             ColumnData::Float(data) => data.get(row).map(|v| Value::Float(*v)),
             ColumnData::Text(data) => data.get(row).map(|v| Value::Text(v.to_owned())),
-            ColumnData::Timestamp(data) => data.get(row).map(|v| Value::Timestamp(Timestamp::from_micros(*v))),
+            ColumnData::Timestamp(data) => data
+                .get(row)
+                .map(|v| Value::Timestamp(Timestamp::from_micros(*v))),
             ColumnData::Uuid(data) => data.get(row).map(|v| Value::Uuid(*v)),
         }
         .unwrap_or(Value::Null)
@@ -283,7 +299,9 @@ impl Column {
     /// The instant of a row, if present and a timestamp.
     pub fn timestamp_at(&self, row: usize) -> Option<Timestamp> {
         match &self.data {
-            ColumnData::Timestamp(data) if self.is_valid(row) => data.get(row).map(|v| Timestamp::from_micros(*v)),
+            ColumnData::Timestamp(data) if self.is_valid(row) => {
+                data.get(row).map(|v| Timestamp::from_micros(*v))
+            }
             _ => None,
         }
     }
@@ -299,7 +317,8 @@ impl Column {
         let (before, added) = (self.len(), other.len());
         match (&mut self.data, other.data) {
             (ColumnData::Bool(a), ColumnData::Bool(b)) => a.extend(b),
-            (ColumnData::Int(a), ColumnData::Int(b)) | (ColumnData::Timestamp(a), ColumnData::Timestamp(b)) => {
+            (ColumnData::Int(a), ColumnData::Int(b))
+            | (ColumnData::Timestamp(a), ColumnData::Timestamp(b)) => {
                 a.extend(b);
             }
             (ColumnData::Float(a), ColumnData::Float(b)) => a.extend(b),
@@ -310,12 +329,18 @@ impl Column {
                 a.ends.extend(b.ends.into_iter().map(|end| end + shift));
             }
             _ => {
-                return Err(Error::invalid("columns of different types cannot be joined").with("column", &self.name));
+                return Err(
+                    Error::invalid("columns of different types cannot be joined").with("column", &self.name)
+                );
             }
         }
         if !self.valid.is_empty() || !other.valid.is_empty() {
             self.valid.resize(before, true);
-            self.valid.extend(if other.valid.is_empty() { vec![true; added] } else { other.valid });
+            self.valid.extend(if other.valid.is_empty() {
+                vec![true; added]
+            } else {
+                other.valid
+            });
         }
         Ok(())
     }
@@ -323,7 +348,14 @@ impl Column {
 
 impl fmt::Debug for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {:?} x {} ({} missing)", self.name, self.ty(), self.len(), self.missing())
+        write!(
+            f,
+            "{}: {:?} x {} ({} missing)",
+            self.name,
+            self.ty(),
+            self.len(),
+            self.missing()
+        )
     }
 }
 
@@ -362,10 +394,15 @@ impl Table {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] naming the missing column and those there are.
     pub fn column(&self, name: &str) -> Result<&Column> {
-        self.columns.iter().find(|column| column.name == name).ok_or_else(|| {
-            let names: Vec<&str> = self.columns.iter().map(Column::name).collect();
-            Error::invalid("the table has no such column").with("column", name).with("columns", names.join(" "))
-        })
+        self.columns
+            .iter()
+            .find(|column| column.name == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = self.columns.iter().map(Column::name).collect();
+                Error::invalid("the table has no such column")
+                    .with("column", name)
+                    .with("columns", names.join(" "))
+            })
     }
 
     /// Adds a column.
@@ -374,10 +411,12 @@ impl Table {
     /// [`crate::ErrorKind::Invalid`] when its length or name does not fit.
     pub fn push(&mut self, column: Column) -> Result<()> {
         if !self.columns.is_empty() && column.len() != self.rows() {
-            return Err(Error::invalid("a column has another number of rows than the table")
-                .with("column", &column.name)
-                .with("rows", column.len())
-                .with("table_rows", self.rows()));
+            return Err(
+                Error::invalid("a column has another number of rows than the table")
+                    .with("column", &column.name)
+                    .with("rows", column.len())
+                    .with("table_rows", self.rows()),
+            );
         }
         if self.columns.iter().any(|other| other.name == column.name) {
             return Err(Error::invalid("two columns of the same name").with("column", &column.name));
@@ -396,11 +435,18 @@ impl Table {
             return Ok(());
         }
         let alike = self.columns.len() == other.columns.len()
-            && self.columns.iter().zip(&other.columns).all(|(a, b)| a.name == b.name && a.ty() == b.ty());
+            && self
+                .columns
+                .iter()
+                .zip(&other.columns)
+                .all(|(a, b)| a.name == b.name && a.ty() == b.ty());
         if !alike {
             return Err(Error::invalid("tables with different columns cannot be joined"));
         }
-        self.columns.iter_mut().zip(other.columns).try_for_each(|(a, b)| a.append(b))
+        self.columns
+            .iter_mut()
+            .zip(other.columns)
+            .try_for_each(|(a, b)| a.append(b))
     }
 }
 
@@ -418,7 +464,10 @@ mod tests {
         let mut table = Table::new(vec![b]).unwrap();
         table.append(Table::new(vec![a]).unwrap()).unwrap();
         let x = table.column("x").unwrap();
-        assert_eq!((x.f64_at(0), x.f64_at(1), x.f64_at(2)), (Some(3.0), Some(1.0), None));
+        assert_eq!(
+            (x.f64_at(0), x.f64_at(1), x.f64_at(2)),
+            (Some(3.0), Some(1.0), None)
+        );
         assert_eq!((x.missing(), x.is_valid(3)), (1, false));
     }
 

@@ -1,5 +1,12 @@
 //! What crosses crates: the whole way of the data, wrong inputs, and a process that is killed.
 #![cfg(feature = "full")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 #[path = "../../examples/demo/mod.rs"]
 mod demo;

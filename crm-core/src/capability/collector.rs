@@ -87,5 +87,10 @@ pub trait Collector: Provider {
     /// # Errors
     /// What made it stop: a missing column, a forbidden site, an unreadable file. What can be left out (one row, one
     /// page) is a [`Reject`] instead.
-    async fn collect(&self, ctx: &Context, resume: Option<&Checkpoint>, sink: &mut dyn DraftSink) -> Result<Progress>;
+    async fn collect(
+        &self,
+        ctx: &Context,
+        resume: Option<&Checkpoint>,
+        sink: &mut dyn DraftSink,
+    ) -> Result<Progress>;
 }

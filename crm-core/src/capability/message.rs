@@ -18,7 +18,11 @@ pub struct MailCapability {
 impl MailCapability {
     /// As said.
     pub const fn new(max_bytes: u64, idempotent: bool, live: bool) -> Self {
-        Self { max_bytes, idempotent, live }
+        Self {
+            max_bytes,
+            idempotent,
+            live,
+        }
     }
 }
 

@@ -16,9 +16,7 @@ mod collector;
 mod message;
 mod store;
 
-pub use analysis::{
-    Classifier, ClassifierModel, ClusterModel, Clusterer, Rule, ReduceModel, Reducer,
-};
-pub use collector::{Collector, CollectorCapability, Checkpoint, Delivery, DraftSink, Progress, Reject};
+pub use analysis::{Classifier, ClassifierModel, ClusterModel, Clusterer, ReduceModel, Reducer, Rule};
+pub use collector::{Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, Progress, Reject};
 pub use message::{MailCapability, Mailer, SmsCapability, SmsSender, VoiceCaller, VoiceCapability};
 pub use store::{RecordStore, StoreCapability};

@@ -19,7 +19,11 @@ pub struct StoreCapability {
 impl StoreCapability {
     /// Atomic; durable and shared as said.
     pub const fn new(durable: bool, shared: bool) -> Self {
-        Self { atomic: true, durable, shared }
+        Self {
+            atomic: true,
+            durable,
+            shared,
+        }
     }
 }
 
@@ -87,5 +91,6 @@ pub trait RecordStore: Provider {
     ///
     /// # Errors
     /// As [`RecordStore::find`].
-    async fn aggregate(&self, ctx: &Context, schema: &'static Schema, aggregate: &Aggregate) -> Result<Table>;
+    async fn aggregate(&self, ctx: &Context, schema: &'static Schema, aggregate: &Aggregate)
+    -> Result<Table>;
 }

@@ -15,7 +15,9 @@ mod contact;
 mod draft;
 mod entity;
 
-pub use contact::{Address, ContactKind, ContactPoint, ContactPointId, ContactState, EmailAddress, PhoneNumber};
+pub use contact::{
+    Address, ContactKind, ContactPoint, ContactPointId, ContactState, EmailAddress, PhoneNumber,
+};
 pub use draft::{Draft, InteractionDraft, OrderDraft};
 pub use entity::{CONTACT_POINT, CUSTOMER, EXTERNAL_REF};
 
@@ -44,14 +46,22 @@ pub struct PersonName {
 impl PersonName {
     /// A name in two parts, blanks trimmed and squeezed.
     pub fn new(given: &str, family: &str) -> Self {
-        Self { given: squeeze(given), family: squeeze(family), display: String::new() }
+        Self {
+            given: squeeze(given),
+            family: squeeze(family),
+            display: String::new(),
+        }
     }
 
     /// A whole name that is not split: kept as it is; what stands before the last blank counts as given name.
     pub fn whole(text: &str) -> Self {
         let display = squeeze(text);
         let (given, family) = display.rsplit_once(' ').unwrap_or((display.as_str(), ""));
-        Self { given: given.to_owned(), family: family.to_owned(), display: display.clone() }
+        Self {
+            given: given.to_owned(),
+            family: family.to_owned(),
+            display: display.clone(),
+        }
     }
 
     /// The whole name.
@@ -123,10 +133,14 @@ impl Attributes {
     pub fn set(&mut self, name: &str, value: impl Into<serde_json::Value>) -> Result<()> {
         let ok = (1..=64).contains(&name.len())
             && name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         if !ok {
-            return Err(Error::invalid("an attribute is named with 1 to 64 of a-z, 0-9 and _, a letter first")
-                .with("field", name));
+            return Err(Error::invalid(
+                "an attribute is named with 1 to 64 of a-z, 0-9 and _, a letter first",
+            )
+            .with("field", name));
         }
         match value.into() {
             serde_json::Value::Null => {
@@ -185,7 +199,12 @@ pub struct Provenance {
 impl Provenance {
     /// Known from `source` since `observed_at`.
     pub fn new(source: impl Into<String>, observed_at: Timestamp) -> Self {
-        Self { source: source.into(), location: None, line: None, observed_at }
+        Self {
+            source: source.into(),
+            location: None,
+            line: None,
+            observed_at,
+        }
     }
     /// Adds the page or file.
     #[must_use]
@@ -213,7 +232,10 @@ pub struct ExternalRef {
 impl ExternalRef {
     /// The id `id` in `system`.
     pub fn new(system: impl Into<String>, id: impl Into<String>) -> Self {
-        Self { system: system.into(), id: id.into() }
+        Self {
+            system: system.into(),
+            id: id.into(),
+        }
     }
 
     /// Checks that both parts are there.
@@ -223,8 +245,10 @@ impl ExternalRef {
     pub fn validate(&self) -> Result<()> {
         for (field, text) in [("external.system", &self.system), ("external.id", &self.id)] {
             if text.trim().is_empty() || text.len() > 255 || text.contains('\0') {
-                return Err(Error::invalid("an external reference has a system and an id of 1 to 255 characters")
-                    .with("field", field));
+                return Err(Error::invalid(
+                    "an external reference has a system and an id of 1 to 255 characters",
+                )
+                .with("field", field));
             }
         }
         Ok(())
@@ -277,6 +301,9 @@ impl Customer {
 
     fn best(&self, kind: ContactKind) -> Option<&ContactPoint> {
         let usable = |c: &&ContactPoint| c.kind() == kind && c.state != ContactState::Invalid;
-        self.contact_points.iter().filter(usable).max_by_key(|c| c.primary)
+        self.contact_points
+            .iter()
+            .filter(usable)
+            .max_by_key(|c| c.primary)
     }
 }

@@ -63,13 +63,16 @@ impl Catalog {
         Fut: Future<Output = Result<Arc<T>>> + Send + 'static,
     {
         let made: Factory<T> = Arc::new(move |url: &str| Box::pin(factory(url.to_owned())) as Opening<T>);
-        self.slots.insert((TypeId::of::<T>(), scheme), Slot::Made(Box::new(made)));
+        self.slots
+            .insert((TypeId::of::<T>(), scheme), Slot::Made(Box::new(made)));
         self
     }
 
     /// Notes a scheme that was compiled out, and the feature that brings it. Never hides a factory that is there.
     pub fn absent<T: ?Sized + 'static>(&mut self, scheme: &'static str, feature: &'static str) -> &mut Self {
-        self.slots.entry((TypeId::of::<T>(), scheme)).or_insert(Slot::Absent { feature });
+        self.slots
+            .entry((TypeId::of::<T>(), scheme))
+            .or_insert(Slot::Absent { feature });
         self
     }
 
@@ -82,11 +85,16 @@ impl Catalog {
     pub async fn open<T: ?Sized + Send + Sync + 'static>(&self, url: &str) -> Result<Arc<T>> {
         let capability = Capability::of::<T>();
         let Some((scheme, _)) = url.split_once(':') else {
-            return Err(Error::config("a provider is named by a URL such as sqlite:crm.db; the scheme is missing")
-                .with("capability", capability.name())
-                .with("known", self.known::<T>()));
+            return Err(Error::config(
+                "a provider is named by a URL such as sqlite:crm.db; the scheme is missing",
+            )
+            .with("capability", capability.name())
+            .with("known", self.known::<T>()));
         };
-        let found = self.slots.iter().find(|((id, name), _)| *id == TypeId::of::<T>() && *name == scheme);
+        let found = self
+            .slots
+            .iter()
+            .find(|((id, name), _)| *id == TypeId::of::<T>() && *name == scheme);
         match found {
             Some((_, Slot::Made(made))) => match made.downcast_ref::<Factory<T>>() {
                 Some(factory) => factory(url).await,
@@ -99,10 +107,12 @@ impl Catalog {
             .with("capability", capability.name())
             .with("scheme", scheme)
             .with("feature", feature)),
-            None => Err(Error::new(ErrorKind::Unsupported, "no provider is known by this scheme")
-                .with("capability", capability.name())
-                .with("scheme", scheme)
-                .with("known", self.known::<T>())),
+            None => Err(
+                Error::new(ErrorKind::Unsupported, "no provider is known by this scheme")
+                    .with("capability", capability.name())
+                    .with("scheme", scheme)
+                    .with("known", self.known::<T>()),
+            ),
         }
     }
 
@@ -122,6 +132,8 @@ impl Catalog {
 
 impl fmt::Debug for Catalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Catalog").field("schemes", &self.slots.len()).finish()
+        f.debug_struct("Catalog")
+            .field("schemes", &self.slots.len())
+            .finish()
     }
 }

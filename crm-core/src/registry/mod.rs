@@ -42,7 +42,10 @@ impl Capability {
     pub fn of<T: ?Sized + 'static>() -> Self {
         let full = std::any::type_name::<T>();
         let name = full.rsplit("::").next().unwrap_or(full);
-        Self { id: TypeId::of::<T>(), name }
+        Self {
+            id: TypeId::of::<T>(),
+            name,
+        }
     }
 
     /// The trait's short name.
@@ -73,7 +76,10 @@ pub struct Registry(Arc<HashMap<TypeId, Shelf>>);
 impl Registry {
     /// An empty registry to fill.
     pub fn builder() -> RegistryBuilder {
-        RegistryBuilder { shelves: HashMap::new(), wrong: None }
+        RegistryBuilder {
+            shelves: HashMap::new(),
+            wrong: None,
+        }
     }
 
     /// Whether there is a provider of this capability.
@@ -100,9 +106,12 @@ impl Registry {
             .cloned()
             .ok_or_else(|| {
                 let there: Vec<&str> = self.capabilities().iter().map(Capability::name).collect();
-                Error::new(ErrorKind::Unsupported, "no provider of this capability is registered")
-                    .with("capability", wanted.name)
-                    .with("registered", there.join(" "))
+                Error::new(
+                    ErrorKind::Unsupported,
+                    "no provider of this capability is registered",
+                )
+                .with("capability", wanted.name)
+                .with("registered", there.join(" "))
             })
     }
 
@@ -132,8 +141,11 @@ impl fmt::Debug for Registry {
         let mut out = f.debug_map();
         for capability in self.capabilities() {
             if let Some(shelf) = self.0.get(&capability.id) {
-                let names: Vec<(i32, String, Health)> =
-                    shelf.list.iter().map(|(priority, e)| (*priority, e.name(), e.health())).collect();
+                let names: Vec<(i32, String, Health)> = shelf
+                    .list
+                    .iter()
+                    .map(|(priority, e)| (*priority, e.name(), e.health()))
+                    .collect();
                 out.entry(&capability.name, &names);
             }
         }
@@ -189,6 +201,8 @@ impl RegistryBuilder {
 
 impl fmt::Debug for RegistryBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryBuilder").field("capabilities", &self.shelves.len()).finish()
+        f.debug_struct("RegistryBuilder")
+            .field("capabilities", &self.shelves.len())
+            .finish()
     }
 }

@@ -15,7 +15,11 @@ pub struct Entry<T: ?Sized> {
 
 impl<T: ?Sized + Provider> Entry<T> {
     pub(super) fn new(priority: i32, provider: Arc<T>) -> Self {
-        Self { priority, provider, health: AtomicU8::new(to_u8(Health::Ready)) }
+        Self {
+            priority,
+            provider,
+            health: AtomicU8::new(to_u8(Health::Ready)),
+        }
     }
 }
 
@@ -105,14 +109,20 @@ impl<T: ?Sized> Default for Pool<T> {
 
 impl<T: ?Sized> Clone for Pool<T> {
     fn clone(&self) -> Self {
-        Self { entries: self.entries.clone() }
+        Self {
+            entries: self.entries.clone(),
+        }
     }
 }
 
 impl<T: ?Sized + Provider> fmt::Debug for Pool<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.entries.iter().map(|e| (e.priority, &e.provider.info().name, e.health())))
+            .entries(
+                self.entries
+                    .iter()
+                    .map(|e| (e.priority, &e.provider.info().name, e.health())),
+            )
             .finish()
     }
 }
@@ -120,7 +130,8 @@ impl<T: ?Sized + Provider> fmt::Debug for Pool<T> {
 impl<T: ?Sized> Pool<T> {
     pub(super) fn insert(&mut self, entry: Arc<Entry<T>>) {
         self.entries.push(entry);
-        self.entries.sort_by_key(|entry| std::cmp::Reverse(entry.priority));
+        self.entries
+            .sort_by_key(|entry| std::cmp::Reverse(entry.priority));
     }
 
     /// The number of providers.
@@ -139,7 +150,14 @@ impl<T: ?Sized> Pool<T> {
     /// Only those for which `keep` is true; asked of the provider itself, so typed abilities can be used.
     #[must_use]
     pub fn filter(&self, keep: impl Fn(&T) -> bool) -> Self {
-        Self { entries: self.entries.iter().filter(|entry| keep(&entry.provider)).cloned().collect() }
+        Self {
+            entries: self
+                .entries
+                .iter()
+                .filter(|entry| keep(&entry.provider))
+                .cloned()
+                .collect(),
+        }
     }
 }
 
@@ -152,9 +170,18 @@ impl<T: ?Sized + Provider> Pool<T> {
 
     /// Those that are not down, the healthiest first, among them the highest priority first.
     fn ranked(&self) -> Vec<Arc<Entry<T>>> {
-        let mut ranked: Vec<_> =
-            self.entries.iter().filter(|entry| entry.health() != Health::Down).cloned().collect();
-        ranked.sort_by_key(|entry| (std::cmp::Reverse(entry.health()), std::cmp::Reverse(entry.priority)));
+        let mut ranked: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.health() != Health::Down)
+            .cloned()
+            .collect();
+        ranked.sort_by_key(|entry| {
+            (
+                std::cmp::Reverse(entry.health()),
+                std::cmp::Reverse(entry.priority),
+            )
+        });
         ranked
     }
 
@@ -163,13 +190,19 @@ impl<T: ?Sized + Provider> Pool<T> {
     /// # Errors
     /// [`ErrorKind::Unavailable`] when none is left or all are down.
     pub fn best(&self) -> Result<Arc<T>> {
-        self.ranked().first().map(|entry| entry.provider.clone()).ok_or_else(|| self.nobody())
+        self.ranked()
+            .first()
+            .map(|entry| entry.provider.clone())
+            .ok_or_else(|| self.nobody())
     }
 
     fn nobody(&self) -> Error {
-        Error::new(ErrorKind::Unavailable, "no provider of this capability is left: none matches, or all are down")
-            .with("capability", super::Capability::of::<T>().name())
-            .with("providers", self.entries.len())
+        Error::new(
+            ErrorKind::Unavailable,
+            "no provider of this capability is left: none matches, or all are down",
+        )
+        .with("capability", super::Capability::of::<T>().name())
+        .with("providers", self.entries.len())
     }
 
     /// Calls the best provider, and the next one when the call certainly had no effect and another may do better:
