@@ -395,8 +395,8 @@ async fn outreach(
     ids: &Arc<dyn IdSource>,
 ) -> Result<crm_channels::Outreach> {
     let outreach = crm_channels::Outreach::bind(registry)?
-        .clock(clock.clone())
-        .ids(ids.clone())
+        .with_clock(clock.clone())
+        .with_ids(ids.clone())
         .mode(reach.mode)
         .settings(reach.settings);
     let outreach = match reach.key {

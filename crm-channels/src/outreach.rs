@@ -102,14 +102,14 @@ impl Outreach {
 
     /// Takes the time from `clock`.
     #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self.rebuilt()
     }
 
     /// Takes ids from `ids`.
     #[must_use]
-    pub fn ids(mut self, ids: Arc<dyn IdSource>) -> Self {
+    pub fn with_ids(mut self, ids: Arc<dyn IdSource>) -> Self {
         self.ids = ids;
         self.rebuilt()
     }
@@ -130,7 +130,7 @@ impl Outreach {
 
     fn rebuilt(mut self) -> Self {
         self.gate = self.key.clone().map(|key| {
-            Arc::new(Gate::new(self.store.clone(), self.clock.clone(), key).ids(self.ids.clone()))
+            Arc::new(Gate::new(self.store.clone(), self.clock.clone(), key).with_ids(self.ids.clone()))
         });
         self
     }

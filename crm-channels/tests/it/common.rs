@@ -80,8 +80,8 @@ impl World {
         }
         Outreach::bind(&registry.build().unwrap())
             .unwrap()
-            .clock(self.clock.clone())
-            .ids(self.ids.clone())
+            .with_clock(self.clock.clone())
+            .with_ids(self.ids.clone())
             .address_key(key())
             .mode(Mode::Live)
     }

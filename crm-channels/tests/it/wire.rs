@@ -386,7 +386,7 @@ async fn files_hold_the_same_bytes_and_replace_themselves() {
     let folder = tempfile::tempdir().unwrap();
     let mailer = FileMailer::open("file", folder.path().join("mails"))
         .unwrap()
-        .clock(w.clock.clone());
+        .with_clock(w.clock.clone());
     let mut mail = w.mail("ana@example.org");
     mail.html = Some("<p>Grüße</p>".into());
     let (id, permitted) = (mail.id, permitted(&w, mail).await);

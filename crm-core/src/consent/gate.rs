@@ -83,7 +83,7 @@ impl Gate {
 
     /// Takes ids of events and suppressions from `ids`.
     #[must_use]
-    pub fn ids(mut self, ids: Arc<dyn IdSource>) -> Self {
+    pub fn with_ids(mut self, ids: Arc<dyn IdSource>) -> Self {
         self.ids = ids;
         self
     }

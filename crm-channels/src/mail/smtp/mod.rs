@@ -99,7 +99,7 @@ impl SmtpMailer {
 
     /// Takes the time of receipts and `Date` headers from `clock`.
     #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
