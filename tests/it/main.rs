@@ -13,6 +13,7 @@ mod demo;
 
 mod bad_input;
 mod kill;
+mod nginx;
 mod whole_way;
 
 use std::path::Path;
