@@ -275,7 +275,7 @@ async fn a_killed_import_goes_on_without_gap_or_duplicate() {
             "",
         );
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let patience = if kills < 10 { 1 + dice.below(6) } else { usize::MAX };
+        let patience = if kills < 10 { 1 + dice.below(2) } else { usize::MAX };
         let mut units = 0;
         while units < patience {
             let Some(Ok(line)) = lines.next() else { break };
@@ -287,7 +287,7 @@ async fn a_killed_import_goes_on_without_gap_or_duplicate() {
             }
         }
         if units == patience {
-            std::thread::sleep(std::time::Duration::from_micros(dice.below(20_000) as u64));
+            std::thread::sleep(std::time::Duration::from_micros(dice.below(5_000) as u64));
             child.kill().unwrap();
             kills += 1;
             for line in lines.map_while(Result::ok) {
@@ -301,7 +301,10 @@ async fn a_killed_import_goes_on_without_gap_or_duplicate() {
             break;
         }
     }
-    assert!(kills >= 10, "only {kills} kills");
+    assert!(
+        kills >= 5,
+        "only {kills} kills: the import was over too soon to test anything"
+    );
     let path = path.to_str().unwrap();
     let job = customers(path)
         .await
