@@ -87,6 +87,7 @@ impl Money {
 
     /// ISO 4217.
     pub fn currency(&self) -> &str {
+        // Three capital letters by construction; XXX is ISO 4217's own code for "no currency".
         std::str::from_utf8(&self.currency.0).unwrap_or("XXX")
     }
 }

@@ -220,7 +220,7 @@ async fn eight_processes_start_at_once() {
     assert_eq!(entries as usize, SCHEMAS.len() + 1);
 }
 
-const PEOPLE: u64 = 6000;
+const PEOPLE: u64 = 15_000;
 
 fn person(n: u64) -> Draft {
     let mut draft = Draft::new(
