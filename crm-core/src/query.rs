@@ -15,18 +15,25 @@ mod claim;
 mod eval;
 mod group;
 mod page;
+mod related;
+mod rewrite;
+mod span;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::record::{FieldType, RESERVED, Schema, Value};
-use crate::{Error, Result};
+use crate::{Error, Result, Uuid};
 
 pub use claim::{Assign, Claim};
-pub(crate) use eval::{View, decide, text_below, total_order};
+pub(crate) use eval::{Key, Look, View, decide, has_item_at, text_below, total_order};
+pub(crate) use group::grouped;
 pub use group::{Aggregate, GroupBy, Measure};
 pub use page::{Cursor, Order, Page, Query};
+pub(crate) use related::Answers;
+pub use related::{Related, Relation};
+pub use span::{Span, Unit};
 
 /// A field, or a path into a JSON field: `city`, `attributes.plan`, `attributes.address.zip`. `id` is the record's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -159,6 +166,27 @@ pub enum Filter {
         /// The field.
         field: FieldRef,
     },
+    /// The field is JSON (or a path below it), an array, and has this text among its items: a tag.
+    Has {
+        /// The field.
+        field: FieldRef,
+        /// The item, taken literally.
+        text: String,
+    },
+    /// A condition on the records that belong to this one: its orders, interactions, memberships.
+    Related(Related),
+    /// The timestamp compares so with the instant `span` before now. Stores do not know what time it is:
+    /// [`Filter::at`] replaces it.
+    Ago {
+        /// The timestamp.
+        field: FieldRef,
+        /// The comparison.
+        op: Compare,
+        /// How long before now.
+        span: Span,
+    },
+    /// The customer is a member of the segment. Stores do not know segments: [`Filter::expand`] replaces it.
+    InSegment(Uuid),
 }
 
 impl Filter {
@@ -275,6 +303,27 @@ impl Filter {
                 .try_for_each(|value| comparable(schema, field, value)),
             Self::Prefix { field, .. } | Self::Contains { field, .. } => text_field(field),
             Self::Null { field } => field.resolve(schema).map(|_| ()),
+            Self::Has { field, .. } => match field.resolve(schema)? {
+                None | Some(FieldType::Json) => Ok(()),
+                Some(_) => Err(Error::invalid("only a JSON field has items")
+                    .with("schema", schema.name)
+                    .with("field", field)),
+            },
+            Self::Related(related) => related.validate(),
+            Self::Ago { field, .. } => match field.resolve(schema)? {
+                Some(FieldType::Timestamp) => Err(Error::invalid(
+                    "a store does not know what time it is; give the filter the time with Filter::at",
+                )
+                .with("schema", schema.name)
+                .with("field", field)),
+                _ => Err(Error::invalid("only a timestamp lies before now")
+                    .with("schema", schema.name)
+                    .with("field", field)),
+            },
+            Self::InSegment(segment) => Err(Error::invalid(
+                "a store does not know segments; ask through Customers, or use Filter::expand",
+            )
+            .with("segment", segment)),
         }
     }
 }
@@ -315,7 +364,8 @@ fn comparable(schema: &Schema, field: &FieldRef, value: &Value) -> Result<()> {
 pub struct Scan {
     /// Which records.
     pub filter: Filter,
-    /// The columns, in this order; JSON paths are read as text. `id` is the record's id.
+    /// The columns, in this order. `id` is the record's id. What lies at a JSON path is read as text (strings as they
+    /// are, everything else as JSON), a whole JSON field as its document; `null` is absent in both.
     pub columns: Vec<FieldRef>,
     /// How many rows a chunk has at most.
     pub chunk_rows: usize,
@@ -334,8 +384,8 @@ impl Scan {
     /// Checks filter, columns and the size of a chunk.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] naming what is wrong; [`crate::ErrorKind::Unsupported`] for a whole JSON or bytes
-    /// field, which cannot be a column.
+    /// [`crate::ErrorKind::Invalid`] naming what is wrong; [`crate::ErrorKind::Unsupported`] for a bytes field,
+    /// which cannot be a column.
     pub fn validate(&self, schema: &Schema) -> Result<()> {
         self.filter.validate(schema)?;
         if self.chunk_rows == 0 {
@@ -358,10 +408,11 @@ impl Scan {
     /// # Errors
     /// As [`Scan::validate`].
     pub fn column(&self, schema: &Schema, field: &FieldRef) -> Result<crate::Column> {
-        crate::Column::empty(
-            field.to_string(),
-            field.resolve(schema)?.unwrap_or(FieldType::Text),
-        )
+        let ty = match field.resolve(schema)? {
+            None | Some(FieldType::Json) => FieldType::Text,
+            Some(ty) => ty,
+        };
+        crate::Column::empty(field.to_string(), ty)
     }
 }
 

@@ -18,7 +18,6 @@
 //! # });
 //! ```
 
-mod aggregate;
 mod collector;
 mod mailer;
 mod recorder;

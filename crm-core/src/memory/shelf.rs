@@ -1,33 +1,11 @@
 //! The records of one schema: rows by id and ordered indexes, with an undo for every change.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use crate::query::{Compare, FieldRef, Filter, View, total_order};
+use crate::query::{Compare, FieldRef, Filter, Key, Look, View, has_item_at};
 use crate::record::{Field, Index, Record, Schema, Stored, Value, Version};
 use crate::{Error, Result, TenantId, Uuid};
-
-/// A value as an index key.
-#[derive(Clone)]
-pub(super) struct Key(pub(super) Value);
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-impl Eq for Key {}
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> Ordering {
-        total_order(&self.0, &other.0)
-    }
-}
 
 /// One stored record, its values in the shelf's order of columns.
 #[derive(Clone)]
@@ -80,6 +58,29 @@ pub(super) struct Layout {
     places: Vec<usize>,
 }
 
+/// A row with what is needed to look at it.
+pub(super) struct Place<'a> {
+    layout: &'a Layout,
+    id: Value,
+    row: &'a Row,
+}
+
+impl Look for Place<'_> {
+    fn field(&self, field: &FieldRef) -> View<'_> {
+        View::at(self.layout.value(&self.id, self.row, &field.field), &field.path)
+    }
+    fn has(&self, field: &FieldRef, text: &str) -> bool {
+        has_item_at(
+            self.layout.value(&self.id, self.row, &field.field),
+            &field.path,
+            text,
+        )
+    }
+    fn id(&self) -> Option<Uuid> {
+        self.id.as_uuid()
+    }
+}
+
 impl Layout {
     pub(super) fn stored(&self, id: Uuid, row: &Row) -> Stored {
         let value = |place: &usize| row.values.get(*place).cloned().unwrap_or(Value::Null);
@@ -91,9 +92,17 @@ impl Layout {
         }
     }
 
-    /// The value a filter, order or measure asks for.
-    pub(super) fn look<'a>(&self, id: &'a Value, row: &'a Row, field: &FieldRef) -> View<'a> {
-        View::at(self.value(id, row, &field.field), &field.path)
+    pub(super) fn schema(&self) -> &'static Schema {
+        self.schema
+    }
+
+    /// A row for a filter to look at.
+    pub(super) fn place<'a>(&'a self, id: Uuid, row: &'a Row) -> Place<'a> {
+        Place {
+            layout: self,
+            id: Value::Uuid(id),
+            row,
+        }
     }
 
     pub(super) fn value<'a>(&self, id: &'a Value, row: &'a Row, field: &str) -> &'a Value {

@@ -6,14 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::aggregate;
 use super::shelf::{Layout, Row, Shelf, Undo, not_migrated};
 use crate::capability::{RecordStore, StoreCapability};
 use crate::query::{
-    Aggregate, Assign, Claim, Cursor, FieldRef, Filter, Order, Page, Query, Scan, decide, text_below,
-    total_order,
+    Aggregate, Answers, Assign, Claim, Cursor, FieldRef, Filter, Order, Page, Query, Scan, decide, grouped,
+    text_below, total_order,
 };
-use crate::record::{OnConflict, Outcome, Record, Schema, Stored, Value, Write};
+use crate::record::{FieldType, OnConflict, Outcome, Record, Schema, Stored, Value, Write};
 use crate::{Context, Error, Health, Provider, ProviderInfo, Result, Table, TenantId, Uuid};
 
 /// A [`RecordStore`] in memory: the whole contract, for the life of the process. What it means is what every store
@@ -156,6 +155,7 @@ fn matching<'a>(
     layout: &Layout,
     tenant: &TenantId,
     filter: &Filter,
+    answers: &Answers<'_>,
     from: Option<Uuid>,
     limit: usize,
 ) -> Vec<(Uuid, &'a Row)> {
@@ -163,10 +163,7 @@ fn matching<'a>(
         return Vec::new();
     };
     let start = from.map_or(Bound::Unbounded, Bound::Excluded);
-    let keep = |(id, row): &(Uuid, &Row)| {
-        let id = Value::Uuid(*id);
-        decide(filter, &|field: &FieldRef| layout.look(&id, row, field))
-    };
+    let keep = |(id, row): &(Uuid, &Row)| decide(filter, &layout.place(*id, row), answers);
     match shelf.candidates(tenant, filter) {
         Some(ids) => ids
             .range((start, Bound::Unbounded))
@@ -213,7 +210,7 @@ fn ranked<'a>(
     shelf: &'a Shelf,
     layout: &Layout,
     tenant: &TenantId,
-    filter: &Filter,
+    (filter, answers): (&Filter, &Answers<'_>),
     order: &[Order],
     after: Option<&Cursor>,
     limit: usize,
@@ -225,12 +222,12 @@ fn ranked<'a>(
     };
     if order.is_empty() {
         let from = after.map(|cursor| cursor.id);
-        return matching(shelf, layout, tenant, filter, from, limit)
+        return matching(shelf, layout, tenant, filter, answers, from, limit)
             .into_iter()
             .map(rank)
             .collect();
     }
-    let mut all: Vec<Ranked<'a>> = matching(shelf, layout, tenant, filter, None, usize::MAX)
+    let mut all: Vec<Ranked<'a>> = matching(shelf, layout, tenant, filter, answers, None, usize::MAX)
         .into_iter()
         .map(rank)
         .filter(|one| after.is_none_or(|c| compare(order, (&one.keys, one.id), (&c.keys, c.id)).is_gt()))
@@ -332,11 +329,12 @@ impl RecordStore for MemoryStore {
         let layout = shelf.layout(schema).map_err(named)?;
         let limit = query.limit as usize;
         let after = query.after.as_ref();
+        let answers = answers(&shelves, ctx.tenant(), &query.filter).map_err(named)?;
         let mut page = ranked(
             shelf,
             &layout,
             ctx.tenant(),
-            &query.filter,
+            (&query.filter, &answers),
             &query.order,
             after,
             limit + 1,
@@ -362,7 +360,8 @@ impl RecordStore for MemoryStore {
         let shelves = self.lock();
         let shelf = shelf(&shelves, schema).map_err(named)?;
         let layout = shelf.layout(schema).map_err(named)?;
-        Ok(matching(shelf, &layout, ctx.tenant(), filter, None, usize::MAX).len() as u64)
+        let answers = answers(&shelves, ctx.tenant(), filter).map_err(named)?;
+        Ok(matching(shelf, &layout, ctx.tenant(), filter, &answers, None, usize::MAX).len() as u64)
     }
 
     async fn claim(&self, ctx: &Context, schema: &'static Schema, claim: &Claim) -> Result<Vec<Stored>> {
@@ -372,11 +371,12 @@ impl RecordStore for MemoryStore {
         let due = {
             let shelf = shelf(&shelves, schema).map_err(named)?;
             let layout = shelf.layout(schema).map_err(named)?;
+            let answers = answers(&shelves, ctx.tenant(), &claim.due).map_err(named)?;
             let due = ranked(
                 shelf,
                 &layout,
                 ctx.tenant(),
-                &claim.due,
+                (&claim.due, &answers),
                 &claim.order,
                 None,
                 claim.limit as usize,
@@ -419,6 +419,7 @@ impl RecordStore for MemoryStore {
     ) -> Result<()> {
         let named = |error: Error| error.operation("store.scan");
         scan.validate(schema).map_err(named)?;
+        let answers = answers(&self.lock(), ctx.tenant(), &scan.filter).map_err(named)?;
         let mut last = None;
         loop {
             // The lock is only held while a chunk is filled, so `take` may use the store itself.
@@ -426,7 +427,15 @@ impl RecordStore for MemoryStore {
                 let shelves = self.lock();
                 let shelf = shelf(&shelves, schema).map_err(named)?;
                 let layout = shelf.layout(schema).map_err(named)?;
-                let rows = matching(shelf, &layout, ctx.tenant(), &scan.filter, last, scan.chunk_rows);
+                let rows = matching(
+                    shelf,
+                    &layout,
+                    ctx.tenant(),
+                    &scan.filter,
+                    &answers,
+                    last,
+                    scan.chunk_rows,
+                );
                 let Some((id, _)) = rows.last() else { return Ok(()) };
                 last = Some(*id);
                 columns(schema, &layout, scan, &rows).map_err(named)?
@@ -450,9 +459,50 @@ impl RecordStore for MemoryStore {
         let shelves = self.lock();
         let shelf = shelf(&shelves, schema).map_err(named)?;
         let layout = shelf.layout(schema).map_err(named)?;
-        let rows = matching(shelf, &layout, ctx.tenant(), &aggregate.filter, None, usize::MAX);
-        aggregate::table(schema, &layout, aggregate, &rows).map_err(named)
+        let answers = answers(&shelves, ctx.tenant(), &aggregate.filter).map_err(named)?;
+        summed(shelf, &layout, ctx.tenant(), aggregate, &answers).map_err(named)
     }
+}
+
+fn summed(
+    shelf: &Shelf,
+    layout: &Layout,
+    tenant: &TenantId,
+    aggregate: &Aggregate,
+    answers: &Answers<'_>,
+) -> Result<Table> {
+    let rows = matching(
+        shelf,
+        layout,
+        tenant,
+        &aggregate.filter,
+        answers,
+        None,
+        usize::MAX,
+    );
+    let ty = |field: &str| {
+        FieldRef {
+            field: field.to_owned(),
+            path: Vec::new(),
+        }
+        .resolve(layout.schema())
+        .map(|ty| ty.unwrap_or(FieldType::Json))
+    };
+    let rows = rows.into_iter().map(|(id, row)| {
+        let id = Value::Uuid(id);
+        move |field: &str| layout.value(&id, row, field).clone()
+    });
+    grouped(aggregate, &ty, rows)
+}
+
+/// The answers to the conditions on related records of a filter, from the shelves of those.
+fn answers<'f>(shelves: &Shelves, tenant: &TenantId, filter: &'f Filter) -> Result<Answers<'f>> {
+    Answers::of(filter, &mut |related| {
+        let schema = related.relation.schema();
+        let shelf = shelf(shelves, schema)?;
+        let layout = shelf.layout(schema)?;
+        summed(shelf, &layout, tenant, &related.aggregate(), &Answers::default())
+    })
 }
 
 fn columns(schema: &'static Schema, layout: &Layout, scan: &Scan, rows: &[(Uuid, &Row)]) -> Result<Table> {
@@ -462,7 +512,9 @@ fn columns(schema: &'static Schema, layout: &Layout, scan: &Scan, rows: &[(Uuid,
         for (id, row) in rows {
             let id = Value::Uuid(*id);
             let value = layout.value(&id, row, &field.field);
-            if field.path.is_empty() {
+            if let (true, Value::Json(json)) = (field.path.is_empty(), value) {
+                column.push_text((!json.is_null()).then(|| json.to_string()).as_deref());
+            } else if field.path.is_empty() {
                 column.push(value.clone())?;
             } else {
                 column.push_text(text_below(value, &field.path).as_deref());

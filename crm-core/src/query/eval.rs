@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value as Json;
 
-use super::{Compare, FieldRef, Filter};
+use super::{Answers, Compare, FieldRef, Filter};
 use crate::record::{Stored, Value};
 use crate::table::{Column, ColumnData};
 use crate::{Error, Result, Table, Uuid};
@@ -79,7 +79,7 @@ impl<'a> View<'a> {
     }
 
     /// How it compares with `value`; `None` when either is absent or their types do not compare.
-    fn compare(self, value: &Value) -> Option<Ordering> {
+    pub(crate) fn compare(self, value: &Value) -> Option<Ordering> {
         match (self, View::of(value)) {
             (Self::Bool(a), View::Bool(b)) => Some(a.cmp(&b)),
             (Self::Int(a), View::Int(b)) | (Self::Timestamp(a), View::Timestamp(b)) => Some(a.cmp(&b)),
@@ -133,6 +133,27 @@ pub(crate) fn total_order(a: &Value, b: &Value) -> Ordering {
     View::of(a).compare(b).unwrap_or_else(|| rank(a).cmp(&rank(b)))
 }
 
+/// A value as a key of an index or a group, in [`total_order`].
+#[derive(Clone)]
+pub(crate) struct Key(pub(crate) Value);
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Key {}
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        total_order(&self.0, &other.0)
+    }
+}
+
 fn rank(value: &Value) -> u8 {
     match value {
         Value::Null => 0,
@@ -146,13 +167,42 @@ fn rank(value: &Value) -> u8 {
     }
 }
 
-/// Decides a filter, asking `look` for the fields.
-pub(crate) fn decide<'a>(filter: &Filter, look: &impl Fn(&FieldRef) -> View<'a>) -> bool {
+/// What a filter is decided on: one record, wherever it lies.
+pub(crate) trait Look {
+    /// A field.
+    fn field(&self, field: &FieldRef) -> View<'_>;
+    /// Whether the JSON array at a field has this text among its items.
+    fn has(&self, field: &FieldRef, text: &str) -> bool;
+    /// The record's id, when it is known.
+    fn id(&self) -> Option<Uuid>;
+}
+
+/// Whether a JSON document is an array with this text among its items.
+pub(crate) fn has_item(json: &Json, text: &str) -> bool {
+    json.as_array()
+        .is_some_and(|items| items.iter().any(|item| item.as_str() == Some(text)))
+}
+
+/// [`has_item`] of what lies at a path of a value.
+pub(crate) fn has_item_at(value: &Value, path: &[String], text: &str) -> bool {
+    value
+        .as_json()
+        .and_then(|json| below(json, path))
+        .is_some_and(|json| has_item(json, text))
+}
+
+/// Decides a filter on a record; `answers` are those to its conditions on related records.
+pub(crate) fn decide(filter: &Filter, record: &impl Look, answers: &Answers<'_>) -> bool {
+    let look = |field: &FieldRef| record.field(field);
     match filter {
         Filter::All => true,
-        Filter::And(all) => all.iter().all(|filter| decide(filter, look)),
-        Filter::Or(any) => any.iter().any(|filter| decide(filter, look)),
-        Filter::Not(filter) => !decide(filter, look),
+        Filter::And(all) => all.iter().all(|filter| decide(filter, record, answers)),
+        Filter::Or(any) => any.iter().any(|filter| decide(filter, record, answers)),
+        Filter::Not(filter) => !decide(filter, record, answers),
+        Filter::Has { field, text } => record.has(field, text),
+        Filter::Related(related) => answers.holds(related, record.id()),
+        // Put into other words before they come here; validation refuses what was not.
+        Filter::Ago { .. } | Filter::InSegment(_) => false,
         Filter::Is { field, op, value } => look(field).compare(value).is_some_and(|order| op.holds(order)),
         Filter::In { field, values } => {
             let view = look(field);
@@ -194,15 +244,10 @@ impl Filter {
     /// let stored = Stored { id: Uuid::nil(), version: 1, record };
     /// assert!(Filter::gt("n", (1_i64 << 53) as f64).matches(&stored), "no rounding");
     /// ```
+    ///
+    /// Related records are not seen here: conditions on them are decided as for a record that has none.
     pub fn matches(&self, stored: &Stored) -> bool {
-        let id = Value::Uuid(stored.id);
-        decide(self, &|field: &FieldRef| match field.field.as_str() {
-            "id" => View::at(&id, &field.path),
-            name => stored
-                .record
-                .get(name)
-                .map_or(View::Absent, |value| View::at(value, &field.path)),
-        })
+        decide(self, &Whole::new(stored), &Answers::default())
     }
 
     /// Which rows of a table match: one flag a row. Columns are found by the field's whole name, so a JSON path that
@@ -223,14 +268,27 @@ impl Filter {
     /// assert!(Filter::eq("visits", "many").select(&table).is_err());
     /// ```
     pub fn select(&self, table: &Table) -> Result<Vec<bool>> {
+        self.select_related(table, &[])
+    }
+
+    /// [`Filter::select`] with the tables of related records, by the names of their schemas; the rows belong together
+    /// by the column `id` of `table` and the relation's key.
+    ///
+    /// # Errors
+    /// As [`Filter::select`]; [`crate::ErrorKind::Invalid`] when a related table is missing.
+    pub fn select_related(&self, table: &Table, related: &[(&str, &Table)]) -> Result<Vec<bool>> {
         self.check_columns(table)?;
-        let look = |row: usize| {
-            move |field: &FieldRef| match column(table, field) {
-                Ok(column) => View::cell(column, row),
-                Err(_) => View::Absent,
-            }
-        };
-        Ok((0..table.rows()).map(|row| decide(self, &look(row))).collect())
+        let answers = Answers::of(self, &mut |one| {
+            let name = one.relation.schema().name;
+            let (_, theirs) = related.iter().find(|(known, _)| *known == name).ok_or_else(|| {
+                Error::invalid("the table of the related records is missing").with("schema", name)
+            })?;
+            one.aggregate().over(theirs)
+        })?;
+        let row = |row| TableRow { table, row };
+        Ok((0..table.rows())
+            .map(|at| decide(self, &row(at), &answers))
+            .collect())
     }
 
     fn check_columns(&self, table: &Table) -> Result<()> {
@@ -259,7 +317,74 @@ impl Filter {
                 _ => Err(Error::invalid("prefix and contains need a text column").with("column", field)),
             },
             Self::Null { field } => column(table, field).map(|_| ()),
+            Self::Has { field, .. } => match column(table, field)?.ty() {
+                Text => Ok(()),
+                _ => Err(
+                    Error::invalid("a column has items when it is a JSON field's, which is text")
+                        .with("column", field),
+                ),
+            },
+            Self::Related(_) => column(table, &FieldRef::from("id")).map(|_| ()),
+            Self::Ago { .. } | Self::InSegment(_) => Err(Error::invalid(
+                "a table knows neither the time nor segments; use Filter::at and Filter::expand before",
+            )),
         }
+    }
+}
+
+/// A record alone.
+struct Whole<'a> {
+    stored: &'a Stored,
+    id: Value,
+}
+
+impl<'a> Whole<'a> {
+    fn new(stored: &'a Stored) -> Self {
+        Self {
+            stored,
+            id: Value::Uuid(stored.id),
+        }
+    }
+    fn value(&self, name: &str) -> &Value {
+        match name {
+            "id" => &self.id,
+            name => self.stored.record.get(name).unwrap_or(&Value::Null),
+        }
+    }
+}
+
+impl Look for Whole<'_> {
+    fn field(&self, field: &FieldRef) -> View<'_> {
+        View::at(self.value(&field.field), &field.path)
+    }
+    fn has(&self, field: &FieldRef, text: &str) -> bool {
+        has_item_at(self.value(&field.field), &field.path, text)
+    }
+    fn id(&self) -> Option<Uuid> {
+        Some(self.stored.id)
+    }
+}
+
+/// A row of a table.
+struct TableRow<'a> {
+    table: &'a Table,
+    row: usize,
+}
+
+impl Look for TableRow<'_> {
+    fn field(&self, field: &FieldRef) -> View<'_> {
+        column(self.table, field).map_or(View::Absent, |column| View::cell(column, self.row))
+    }
+    fn has(&self, field: &FieldRef, text: &str) -> bool {
+        let document = column(self.table, field)
+            .ok()
+            .and_then(|column| column.text_at(self.row));
+        document
+            .and_then(|document| serde_json::from_str::<Json>(document).ok())
+            .is_some_and(|json| has_item(&json, text))
+    }
+    fn id(&self) -> Option<Uuid> {
+        self.table.column("id").ok()?.uuid_at(self.row)
     }
 }
 

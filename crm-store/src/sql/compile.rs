@@ -38,6 +38,15 @@ impl Sql {
         (self.quote)(&mut self.text, name);
         self
     }
+    /// Adds the quoted name of a table.
+    pub(crate) fn table(&mut self, name: &str) -> &mut Self {
+        self.name(name)
+    }
+    /// Adds an integer as it is: for places where a placeholder would not be the same expression twice.
+    pub(crate) fn int(&mut self, int: i64) -> &mut Self {
+        self.text.push_str(&int.to_string());
+        self
+    }
     /// Adds a placeholder and its value.
     pub(crate) fn bind(&mut self, value: Value) -> &mut Self {
         self.binds.push(value);
@@ -86,7 +95,7 @@ impl Sql {
 /// A statement that answers rows, and the types of its columns.
 pub(crate) type Question = (Sql, Vec<FieldType>);
 
-fn tenant_is<'a>(sql: &'a mut Sql, tenant: &TenantId) -> &'a mut Sql {
+pub(crate) fn tenant_is<'a>(sql: &'a mut Sql, tenant: &TenantId) -> &'a mut Sql {
     sql.push(" WHERE ")
         .name("tenant")
         .push(" = ")
@@ -131,7 +140,7 @@ pub(crate) fn get<D: Dialect>(schema: &'static Schema, tenant: &TenantId, ids: &
     let mut sql = Sql::new::<D>();
     sql.push("SELECT ");
     let types = record_columns(&mut sql, schema);
-    sql.push(" FROM ").name(schema.name);
+    sql.push(" FROM ").table(schema.name);
     tenant_is(&mut sql, tenant);
     ids_in(&mut sql, ids);
     (sql, types)
@@ -164,9 +173,9 @@ pub(crate) fn find<D: Dialect>(
     let mut sql = Sql::new::<D>();
     sql.push("SELECT ");
     let types = record_columns(&mut sql, schema);
-    sql.push(" FROM ").name(schema.name);
+    sql.push(" FROM ").table(schema.name);
     tenant_is(&mut sql, tenant);
-    filter::condition::<D>(&mut sql, schema, &query.filter)?;
+    filter::condition::<D>(&mut sql, schema, tenant, &query.filter)?;
     if let Some(cursor) = &query.after {
         after(&mut sql, schema, &query.order, cursor)?;
     }
@@ -265,18 +274,18 @@ pub(crate) fn count<D: Dialect>(
     filter: &Filter,
 ) -> Result<Question> {
     let mut sql = Sql::new::<D>();
-    sql.push("SELECT count(*) FROM ").name(schema.name);
+    sql.push("SELECT count(*) FROM ").table(schema.name);
     tenant_is(&mut sql, tenant);
-    filter::condition::<D>(&mut sql, schema, filter)?;
+    filter::condition::<D>(&mut sql, schema, tenant, filter)?;
     Ok((sql.checked::<D>()?, vec![FieldType::Int]))
 }
 
 /// The ids of the records due, in the claim's order.
 pub(crate) fn due<D: Dialect>(schema: &'static Schema, tenant: &TenantId, claim: &Claim) -> Result<Question> {
     let mut sql = Sql::new::<D>();
-    sql.push("SELECT ").name("id").push(" FROM ").name(schema.name);
+    sql.push("SELECT ").name("id").push(" FROM ").table(schema.name);
     tenant_is(&mut sql, tenant);
-    filter::condition::<D>(&mut sql, schema, &claim.due)?;
+    filter::condition::<D>(&mut sql, schema, tenant, &claim.due)?;
     order_by(&mut sql, &claim.order);
     limit(&mut sql, claim.limit as usize);
     Ok((sql.checked::<D>()?, vec![FieldType::Uuid]))
@@ -340,15 +349,39 @@ pub(crate) fn scan<D: Dialect>(
             }
         }
     }
-    sql.push(" FROM ").name(schema.name);
+    sql.push(" FROM ").table(schema.name);
     tenant_is(&mut sql, tenant);
-    filter::condition::<D>(&mut sql, schema, &scan.filter)?;
+    filter::condition::<D>(&mut sql, schema, tenant, &scan.filter)?;
     if let Some(id) = after {
         sql.push(" AND ").name("id").push(" > ").bind(Value::Uuid(id));
     }
     order_by(&mut sql, &[]);
     limit(&mut sql, scan.chunk_rows);
     Ok((sql.checked::<D>()?, types))
+}
+
+/// A measure as an aggregate function.
+pub(crate) fn measure(sql: &mut Sql, measure: &Measure) {
+    match measure {
+        Measure::Count => sql.push("count(*)"),
+        Measure::Sum(field) => sql.push("sum(").name(field).push(")"),
+        Measure::Min(field) => sql.push("min(").name(field).push(")"),
+        Measure::Max(field) => sql.push("max(").name(field).push(")"),
+        Measure::Distinct(field) => sql.push("count(DISTINCT ").name(field).push(")"),
+    };
+}
+
+/// The lower end of the stretch a number lies in: `%` rounds towards zero everywhere, so two widths are added first.
+fn bucket(sql: &mut Sql, field: &str, width: i64, start: i64) {
+    let width = width.max(1);
+    let shift = 2 * width - start.rem_euclid(width);
+    sql.push("(")
+        .name(field)
+        .push(" - (")
+        .name(field)
+        .push(" % ")
+        .int(width);
+    sql.push(" + ").int(shift).push(") % ").int(width).push(")");
 }
 
 /// Groups and sums: keys first, then measures.
@@ -368,7 +401,7 @@ pub(crate) fn aggregate<D: Dialect>(
     };
     for by in &aggregate.by {
         types.push(match by {
-            GroupBy::Field(field) => ty(field)?,
+            GroupBy::Field(field) | GroupBy::Bucket { field, .. } => ty(field)?,
             GroupBy::Month(_) => FieldType::Text,
         });
     }
@@ -383,26 +416,19 @@ pub(crate) fn aggregate<D: Dialect>(
             sql.name(field);
         }
         GroupBy::Month(field) => D::month(sql, field),
+        GroupBy::Bucket { field, width, start } => bucket(sql, field, *width, *start),
     };
     sql.push("SELECT ").list(", ", &aggregate.by, key);
     if !aggregate.by.is_empty() && !aggregate.measures.is_empty() {
         sql.push(", ");
     }
-    sql.list(", ", &aggregate.measures, |sql, (_, measure)| {
-        match measure {
-            Measure::Count => sql.push("count(*)"),
-            Measure::Sum(field) => sql.push("sum(").name(field).push(")"),
-            Measure::Min(field) => sql.push("min(").name(field).push(")"),
-            Measure::Max(field) => sql.push("max(").name(field).push(")"),
-            Measure::Distinct(field) => sql.push("count(DISTINCT ").name(field).push(")"),
-        };
-    });
+    sql.list(", ", &aggregate.measures, |sql, (_, one)| measure(sql, one));
     if types.is_empty() {
         return Err(Error::invalid("an aggregate needs a group or a measure").with("schema", schema.name));
     }
-    sql.push(" FROM ").name(schema.name);
+    sql.push(" FROM ").table(schema.name);
     tenant_is(&mut sql, tenant);
-    filter::condition::<D>(&mut sql, schema, &aggregate.filter)?;
+    filter::condition::<D>(&mut sql, schema, tenant, &aggregate.filter)?;
     if !aggregate.by.is_empty() {
         sql.push(" GROUP BY ").list(", ", &aggregate.by, key);
         sql.push(" ORDER BY ").list(", ", &aggregate.by, |sql, by| {

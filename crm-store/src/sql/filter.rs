@@ -1,30 +1,43 @@
 //! Filters as SQL conditions. Every condition written here is true or false, never null, so that `NOT` is the exact
 //! opposite, as `crm_core::query` promises.
 
-use crm_core::query::{Compare, FieldRef, Filter};
+use crm_core::query::{Compare, FieldRef, Filter, Related};
 use crm_core::record::{FieldType, Schema, Value};
-use crm_core::{Error, Result};
+use crm_core::{Error, Result, TenantId};
 
-use super::compile::{Sql, padded, sign};
+use super::compile::{Sql, measure, padded, sign, tenant_is};
 use super::driver::{Dialect, JsonType};
 
 /// Adds ` AND <condition>`, or nothing for a filter that is always true.
-pub(crate) fn condition<D: Dialect>(sql: &mut Sql, schema: &'static Schema, filter: &Filter) -> Result<()> {
+pub(crate) fn condition<D: Dialect>(
+    sql: &mut Sql,
+    schema: &'static Schema,
+    tenant: &TenantId,
+    filter: &Filter,
+) -> Result<()> {
     if *filter == Filter::All {
         return Ok(());
     }
     sql.push(" AND ");
-    write::<D>(sql, schema, filter)
+    write::<D>(sql, Of { schema, tenant }, filter)
 }
 
-fn write<D: Dialect>(sql: &mut Sql, schema: &'static Schema, filter: &Filter) -> Result<()> {
+/// Whose records a condition is about.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    schema: &'static Schema,
+    tenant: &'a TenantId,
+}
+
+fn write<D: Dialect>(sql: &mut Sql, of: Of<'_>, filter: &Filter) -> Result<()> {
+    let schema = of.schema;
     match filter {
         Filter::All => truth(sql, true),
-        Filter::And(all) => return joined::<D>(sql, schema, all, true),
-        Filter::Or(any) => return joined::<D>(sql, schema, any, false),
+        Filter::And(all) => return joined::<D>(sql, of, all, true),
+        Filter::Or(any) => return joined::<D>(sql, of, any, false),
         Filter::Not(filter) => {
             sql.push("NOT (");
-            write::<D>(sql, schema, filter)?;
+            write::<D>(sql, of, filter)?;
             sql.push(")");
         }
         Filter::Is { field, op, value } => match field.resolve(schema)? {
@@ -65,7 +78,47 @@ fn write<D: Dialect>(sql: &mut Sql, schema: &'static Schema, filter: &Filter) ->
             }
             None => D::json_absent(sql, &field.field, &field.path),
         },
+        Filter::Has { field, text } => D::json_has(sql, &field.field, &field.path, text),
+        Filter::Related(related) => self::related::<D>(sql, of.tenant, related)?,
+        Filter::Ago { .. } | Filter::InSegment(_) => return filter.validate(schema),
     }
+    Ok(())
+}
+
+/// `id IN (SELECT key FROM .. GROUP BY key HAVING ..)`: no correlation, so the related records are read once. What holds
+/// for records without related ones is written as the opposite of what does not.
+fn related<D: Dialect>(sql: &mut Sql, tenant: &TenantId, related: &Related) -> Result<()> {
+    let (schema, key) = (related.relation.schema(), related.relation.key());
+    let none = related.holds_for_none();
+    sql.push(if none { "NOT (" } else { "(" });
+    sql.name("id").push(" IN (SELECT ").name(key);
+    sql.push(" FROM ").table(schema.name);
+    tenant_is(sql, tenant);
+    if nullable(schema, &key.into()) {
+        sql.push(" AND ").name(key).push(" IS NOT NULL");
+    }
+    condition::<D>(sql, schema, tenant, &related.filter)?;
+    sql.push(" GROUP BY ").name(key).push(" HAVING ");
+    if none {
+        sql.push("NOT (");
+    }
+    let ty = related.aggregate().measure_type(schema, &related.measure)?;
+    match exact(ty, related.op, &related.value) {
+        Exact::Never => truth(sql, false),
+        // Not null: some value was there.
+        Exact::Always => {
+            measure(sql, &related.measure);
+            sql.push(" IS NOT NULL");
+        }
+        Exact::Is(op, value) => {
+            measure(sql, &related.measure);
+            sql.push(sign(op)).bind(value);
+        }
+    }
+    if none {
+        sql.push(")");
+    }
+    sql.push("))");
     Ok(())
 }
 
@@ -74,16 +127,16 @@ fn truth(sql: &mut Sql, truth: bool) {
 }
 
 /// Joins conditions as a balanced tree: databases limit how deep an expression may be, and a filter may have thousands.
-fn joined<D: Dialect>(sql: &mut Sql, schema: &'static Schema, filters: &[Filter], all: bool) -> Result<()> {
+fn joined<D: Dialect>(sql: &mut Sql, of: Of<'_>, filters: &[Filter], all: bool) -> Result<()> {
     match filters {
         [] => truth(sql, all),
-        [one] => write::<D>(sql, schema, one)?,
+        [one] => write::<D>(sql, of, one)?,
         _ => {
             let (left, right) = filters.split_at(filters.len() / 2);
             sql.push("(");
-            joined::<D>(sql, schema, left, all)?;
+            joined::<D>(sql, of, left, all)?;
             sql.push(if all { " AND " } else { " OR " });
-            joined::<D>(sql, schema, right, all)?;
+            joined::<D>(sql, of, right, all)?;
             sql.push(")");
         }
     }
@@ -311,6 +364,7 @@ fn behind(prefix: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::sql::driver::Sqlite;
+    use crm_core::query::Relation;
     use crm_core::record::Field;
 
     static THING: Schema = Schema {
@@ -325,10 +379,20 @@ mod tests {
         indexes: &[],
     };
 
+    static OWNED_SCHEMA: Schema = Schema {
+        name: "owned",
+        fields: &[
+            Field::new("owner", FieldType::Uuid),
+            Field::new("name", FieldType::Text),
+        ],
+        indexes: &[],
+    };
+    const OWNED: Relation = Relation::new(&OWNED_SCHEMA, "owner");
+
     fn text(filter: Filter) -> String {
         filter.validate(&THING).unwrap();
         let mut sql = Sql::new::<Sqlite>();
-        condition::<Sqlite>(&mut sql, &THING, &filter).unwrap();
+        condition::<Sqlite>(&mut sql, &THING, &TenantId::new("t").unwrap(), &filter).unwrap();
         sql.text().to_owned()
     }
 
@@ -366,6 +430,18 @@ mod tests {
             (
                 Filter::null("extra.a"),
                 r#" AND ifnull(json_type("extra", ?), 'null') = 'null'"#,
+            ),
+            (
+                Filter::has("extra.list", "x"),
+                r#" AND EXISTS (SELECT 1 FROM json_each("extra", ?) WHERE json_each.type = 'text' AND json_each.value = ? AND json_type("extra", ?) = 'array')"#,
+            ),
+            (
+                Filter::at_least(2, OWNED, Filter::eq("name", "x")),
+                r#" AND ("id" IN (SELECT "owner" FROM "owned" WHERE "tenant" = ? AND "name" = ? GROUP BY "owner" HAVING count(*) >= ?))"#,
+            ),
+            (
+                Filter::none_of(OWNED, Filter::All),
+                r#" AND NOT ("id" IN (SELECT "owner" FROM "owned" WHERE "tenant" = ? GROUP BY "owner" HAVING NOT (count(*) = ?)))"#,
             ),
             (
                 Filter::eq("n", 1_i64)

@@ -187,11 +187,11 @@ fn stored(schema: &'static Schema, row: Vec<Value>) -> Result<Stored> {
     Ok(Stored { id, version, record })
 }
 
-/// A JSON value as a text column holds it: strings as they are, everything else as JSON, null as absent.
-fn json_text(value: Value) -> Value {
+/// A JSON value as a text column holds it: a whole field as JSON; below one, strings as they are; null as absent.
+fn json_text(value: Value, whole: bool) -> Value {
     match value {
         Value::Json(serde_json::Value::Null) => Value::Null,
-        Value::Json(serde_json::Value::String(text)) => Value::Text(text),
+        Value::Json(serde_json::Value::String(text)) if !whole => Value::Text(text),
         Value::Json(json) => Value::Text(json.to_string()),
         other => other,
     }
@@ -308,23 +308,14 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         take: &mut (dyn FnMut(Table) -> Result<()> + Send),
     ) -> Result<()> {
         let named = |error: Error| error.operation("store.scan");
-        scan.filter.validate(schema).map_err(named)?;
-        if scan.chunk_rows == 0 {
-            return Err(named(
-                Error::invalid("a chunk has at least one row").with("field", "chunk_rows"),
-            ));
-        }
+        scan.validate(schema).map_err(named)?;
         let empty: Vec<Column> = scan
             .columns
             .iter()
-            .map(|column| {
-                Column::empty(
-                    column.to_string(),
-                    column.resolve(schema)?.unwrap_or(FieldType::Text),
-                )
-            })
+            .map(|column| scan.column(schema, column))
             .collect::<Result<_>>()
             .map_err(named)?;
+        let whole: Vec<bool> = scan.columns.iter().map(|column| column.path.is_empty()).collect();
         let mut after = None;
         loop {
             let question = compile::scan::<D>(schema, ctx.tenant(), scan, after).map_err(named)?;
@@ -339,8 +330,9 @@ impl<D: Driver> RecordStore for SqlStore<D> {
                 after = row.next().and_then(|id| id.as_uuid());
                 columns
                     .iter_mut()
+                    .zip(&whole)
                     .zip(row)
-                    .try_for_each(|(column, value)| column.push(json_text(value)))
+                    .try_for_each(|((column, whole), value)| column.push(json_text(value, *whole)))
                     .map_err(named)?;
             }
             take(Table::new(columns).map_err(named)?)?;

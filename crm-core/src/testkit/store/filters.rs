@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Desk, SAMPLE, sample};
+use super::{Desk, LINK, LINKS, SAMPLE, sample};
 use crate::capability::RecordStore;
-use crate::query::{Aggregate, FieldRef, Filter, Measure, Query, Scan};
-use crate::record::{Record, Value};
+use crate::query::{Aggregate, FieldRef, Filter, Measure, Query, Relation, Scan};
+use crate::record::{Record, Value, Write};
 use crate::{ErrorKind, Timestamp, Uuid};
 
 /// Stores one record a value of `field`, in order, labelled 0, 1, 2 and so on.
@@ -393,9 +393,129 @@ pub async fn wrong_questions_are_refused(store: Arc<dyn RecordStore>) {
             .expect_err("months"),
         "n",
     );
-    let whole = Scan::new(Filter::All, ["j"]);
+    let bytes = Scan::new(Filter::All, ["b"]);
     assert!(
-        store.scan(ctx, &SAMPLE, &whole, &mut |_| Ok(())).await.is_err(),
-        "a JSON field is not a column"
+        store.scan(ctx, &SAMPLE, &bytes, &mut |_| Ok(())).await.is_err(),
+        "bytes are not a column"
     );
+}
+
+/// An array has an item when one of its items is exactly this text; objects, lone texts and numbers have none.
+pub async fn arrays_have_items(store: Arc<dyn RecordStore>) {
+    let desk = Desk::open(store).await;
+    let documents = [
+        json!(["vip", "press"]),
+        json!(["VIP"]),
+        json!([]),
+        json!("vip"),
+        json!({ "vip": "vip" }),
+        json!({ "tags": ["vip", "50% off", "it's", "a\"b", "日本"] }),
+        json!(["1", 2, true, null, ["vip"]]),
+    ];
+    let mut values: Vec<Value> = documents.into_iter().map(Value::Json).collect();
+    values.push(Value::Null);
+    rows(&desk, "j", values).await;
+    expect(&desk, Filter::has("j", "vip"), &[0]).await;
+    expect(&desk, Filter::has("j", "VIP"), &[1]).await;
+    expect(&desk, Filter::has("j", "1"), &[6]).await;
+    expect(&desk, Filter::has("j", "2"), &[]).await;
+    expect(&desk, Filter::has("j", "true"), &[]).await;
+    expect(&desk, Filter::has("j", ""), &[]).await;
+    for text in ["vip", "50% off", "it's", "a\"b", "日本"] {
+        expect(&desk, Filter::has("j.tags", text), &[5]).await;
+    }
+    expect(&desk, Filter::has("j.tags", "50"), &[]).await;
+    let whole = desk.columns(&SAMPLE, ["label", "j"]).await;
+    let chosen = Filter::has("j", "vip").select(&whole).unwrap();
+    let label = whole.column("label").unwrap();
+    let labels: Vec<&str> = (0..whole.rows())
+        .filter(|row| chosen[*row])
+        .map(|row| label.text_at(row).unwrap())
+        .collect();
+    assert_eq!(labels, ["0"], "a whole JSON field is its document as text");
+}
+
+/// Counts, sums and extremes over related records, also for records without any; only those of the tenant, the filter
+/// and the owner count.
+pub async fn related_records_are_counted(store: Arc<dyn RecordStore>) {
+    let desk = Desk::open(store).await;
+    let mut owners = Vec::new();
+    for label in 0..4 {
+        owners.push(desk.add(sample(&label.to_string())).await);
+    }
+    let link = |owner: Option<Uuid>, kind: &str, n: Option<i64>, at: i64| {
+        let record = Record::new(&LINK).with("sample_id", owner).unwrap();
+        let record = record.with("kind", kind).unwrap().with("n", n).unwrap();
+        Write::insert(
+            crate::testkit::fixtures::id(),
+            record.with("at", Timestamp::from_micros(at)).unwrap(),
+        )
+    };
+    let writes = [
+        link(Some(owners[0]), "order", Some(5), 10),
+        link(Some(owners[0]), "order", Some(7), 20),
+        link(Some(owners[0]), "visit", Some(100), 30),
+        link(Some(owners[1]), "order", None, 20),
+        link(Some(owners[2]), "visit", Some(-1), 5),
+        link(None, "order", Some(1), 20),
+        link(Some(Uuid::from_u128(99)), "order", Some(1), 20),
+    ];
+    desk.apply(&writes).await;
+    // The same owners in another tenant do not count.
+    let stranger = Desk::open(desk.store.clone()).await;
+    stranger
+        .apply(&[link(Some(owners[3]), "order", Some(9), 20)])
+        .await;
+    let orders = || Filter::eq("kind", "order");
+    let sum = |op, value: Value| Filter::related(LINKS, orders(), Measure::Sum("n".into()), op, value);
+    use crate::query::Compare::{Ge, Gt, Le, Lt, Ne};
+    expect(&desk, Filter::at_least(1, LINKS, orders()), &[0, 1]).await;
+    expect(&desk, Filter::at_least(2, LINKS, orders()), &[0]).await;
+    expect(&desk, Filter::at_least(0, LINKS, orders()), &[0, 1, 2, 3]).await;
+    expect(&desk, Filter::none_of(LINKS, orders()), &[2, 3]).await;
+    expect(&desk, Filter::none_of(LINKS, Filter::All), &[3]).await;
+    let count = |op, n: i64| Filter::related(LINKS, Filter::All, Measure::Count, op, n);
+    expect(&desk, count(Lt, 2), &[1, 2, 3]).await;
+    expect(&desk, count(Ne, 1), &[0, 3]).await;
+    let since = Filter::ge("at", Timestamp::from_micros(20));
+    expect(&desk, Filter::at_least(1, LINKS, orders().and(since)), &[0, 1]).await;
+    expect(&desk, sum(Ge, 12_i64.into()), &[0]).await;
+    expect(&desk, sum(Gt, 11.5.into()), &[0]).await;
+    expect(&desk, sum(Le, i64::MAX.into()), &[0]).await;
+    let kinds = |op, n: i64| Filter::related(LINKS, Filter::All, Measure::Distinct("kind".into()), op, n);
+    expect(&desk, kinds(Ge, 2), &[0]).await;
+    expect(&desk, kinds(Lt, 1), &[3]).await;
+    let last = |op, at: i64| {
+        Filter::related(
+            LINKS,
+            Filter::All,
+            Measure::Max("at".into()),
+            op,
+            Timestamp::from_micros(at),
+        )
+    };
+    expect(&desk, last(Lt, 20), &[2]).await;
+    expect(
+        &desk,
+        Filter::eq("label", "0").or(Filter::none_of(LINKS, Filter::All)),
+        &[0, 3],
+    )
+    .await;
+
+    for wrong in [
+        Filter::at_least(1, LINKS, Filter::eq("nope", 1_i64)),
+        Filter::at_least(1, LINKS, Filter::at_least(1, LINKS, Filter::All)),
+        Filter::related(LINKS, Filter::All, Measure::Sum("kind".into()), Ge, 1_i64),
+        Filter::related(LINKS, Filter::All, Measure::Max("at".into()), Ge, 1_i64),
+        Filter::at_least(1, Relation::new(&LINK, "kind"), Filter::All),
+        Filter::ago("at", crate::query::Span::days(1)),
+        Filter::InSegment(owners[0]),
+    ] {
+        let refused = desk
+            .store
+            .count(&desk.ctx, &SAMPLE, &wrong)
+            .await
+            .expect_err("refused");
+        assert_eq!(refused.kind(), ErrorKind::Invalid, "{wrong:?}");
+    }
 }

@@ -183,3 +183,65 @@ pub async fn months_are_calendar_months(store: Arc<dyn RecordStore>) {
         .collect();
     assert!(got == expected, "{:?}", table.column("at").unwrap());
 }
+
+/// Buckets of integers and timestamps begin at their lower end, also below zero, and the same over a table.
+pub async fn buckets_begin_where_they_are_told(store: Arc<dyn RecordStore>) {
+    let desk = Desk::open(store).await;
+    for n in [
+        None,
+        Some(-11),
+        Some(-10),
+        Some(-1),
+        Some(0),
+        Some(4),
+        Some(5),
+        Some(14),
+        Some(15),
+        Some(i64::MAX),
+    ] {
+        let at = n.map(|n| Timestamp::from_micros(n.clamp(-100, 100)));
+        let record = sample("x").with("n", n).unwrap().with("at", at).unwrap();
+        desk.add(record).await;
+    }
+    let columns = desk.columns(&SAMPLE, ["n", "at", "label"]).await;
+    for (field, wanted) in [
+        (
+            "n",
+            [None, Some(-15), Some(-5), Some(5), Some(15), Some(i64::MAX - 2)],
+        ),
+        ("at", [None, Some(-15), Some(-5), Some(5), Some(15), Some(95)]),
+    ] {
+        let aggregate = Aggregate::new(Filter::eq("label", "x"))
+            .by_bucket(field, 10, 25)
+            .measure("rows", Measure::Count);
+        let stored = desk
+            .store
+            .aggregate(&desk.ctx, &SAMPLE, &aggregate)
+            .await
+            .expect("aggregate");
+        for table in [stored, aggregate.over(&columns).expect("over columns")] {
+            let keys: Vec<Option<i64>> = (0..table.rows())
+                .map(|row| match cell(&table, field, row) {
+                    Value::Int(n) => Some(n),
+                    Value::Timestamp(at) => Some(at.as_micros()),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(keys, wanted, "{field}");
+            let rows: Vec<Value> = (0..table.rows()).map(|row| cell(&table, "rows", row)).collect();
+            assert_eq!(rows, [1, 2, 3, 2, 1, 1].map(Value::Int), "{field}");
+        }
+    }
+    for wrong in [("n", 0), ("n", -5), ("n", i64::MAX), ("x", 5), ("t", 5)] {
+        let aggregate = Aggregate::new(Filter::All)
+            .by_bucket(wrong.0, wrong.1, 0)
+            .measure("rows", Measure::Count);
+        assert!(
+            desk.store
+                .aggregate(&desk.ctx, &SAMPLE, &aggregate)
+                .await
+                .is_err(),
+            "{wrong:?}"
+        );
+    }
+}

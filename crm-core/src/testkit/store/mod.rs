@@ -28,10 +28,13 @@ use std::sync::Arc;
 
 pub use claims::{claims_are_never_shared, claims_mark_in_order, wrong_claims_are_refused};
 pub use filters::{
-    filters_mean_the_same, json_paths_are_typed, numbers_compare_exactly, text_is_taken_literally,
-    wrong_questions_are_refused,
+    arrays_have_items, filters_mean_the_same, json_paths_are_typed, numbers_compare_exactly,
+    related_records_are_counted, text_is_taken_literally, wrong_questions_are_refused,
 };
-pub use grouping::{aggregates_match_a_count_by_hand, an_aggregate_over_nothing, months_are_calendar_months};
+pub use grouping::{
+    aggregates_match_a_count_by_hand, an_aggregate_over_nothing, buckets_begin_where_they_are_told,
+    months_are_calendar_months,
+};
 pub use migration::{migration_adds_what_is_new, migration_is_repeatable, migration_refuses_a_changed_field};
 pub use model::{agrees_with_memory, random_operations_agree_with_memory};
 pub use pages::{
@@ -47,9 +50,9 @@ pub use writes::{
 
 use super::fixtures;
 use crate::capability::RecordStore;
-use crate::query::{Filter, Order, Query};
+use crate::query::{FieldRef, Filter, Order, Query, Relation, Scan};
 use crate::record::{Field, FieldType, Index, Outcome, Record, Schema, Stored, Value, Write};
-use crate::{Context, Error, Uuid};
+use crate::{Context, Error, Table, Uuid};
 
 /// A record with a field of every type, two unique indexes and a plain one: what the suite stores.
 pub static SAMPLE: Schema = Schema {
@@ -74,6 +77,22 @@ pub static SAMPLE: Schema = Schema {
         Index::new("kit_sample_n", &["n"]),
     ],
 };
+
+/// A record that belongs to a [`SAMPLE`], or to nobody: what conditions on related records ask about.
+pub static LINK: Schema = Schema {
+    name: "kit_link",
+    fields: &[
+        Field::new("sample_id", FieldType::Uuid).nullable(),
+        Field::new("kind", FieldType::Text),
+        Field::new("n", FieldType::Int).nullable(),
+        Field::new("x", FieldType::Float).nullable(),
+        Field::new("at", FieldType::Timestamp),
+    ],
+    indexes: &[Index::new("kit_link_sample", &["sample_id", "at"])],
+};
+
+/// The records of [`LINK`] that belong to a [`SAMPLE`].
+pub const LINKS: Relation = Relation::new(&LINK, "sample_id");
 
 /// A job in a queue: what the suite claims.
 pub static JOB: Schema = Schema {
@@ -138,6 +157,8 @@ macro_rules! store_suite {
             numbers_compare_exactly,
             text_is_taken_literally,
             json_paths_are_typed,
+            arrays_have_items,
+            related_records_are_counted,
             wrong_questions_are_refused,
             pages_follow_the_order,
             pages_hold_while_records_come,
@@ -146,6 +167,7 @@ macro_rules! store_suite {
             aggregates_match_a_count_by_hand,
             an_aggregate_over_nothing,
             months_are_calendar_months,
+            buckets_begin_where_they_are_told,
             tenants_never_meet,
             claims_are_never_shared,
             claims_mark_in_order,
@@ -183,7 +205,10 @@ struct Desk {
 
 impl Desk {
     async fn open(store: Arc<dyn RecordStore>) -> Self {
-        store.migrate(&[&SAMPLE, &JOB]).await.expect("migrate makes room");
+        store
+            .migrate(&[&SAMPLE, &JOB, &LINK])
+            .await
+            .expect("migrate makes room");
         Self {
             store,
             ctx: fixtures::context(),
@@ -226,6 +251,27 @@ impl Desk {
 
     async fn count(&self, filter: &Filter) -> u64 {
         self.store.count(&self.ctx, &SAMPLE, filter).await.expect("count")
+    }
+
+    /// Columns of all records.
+    async fn columns<C: Into<FieldRef>>(
+        &self,
+        schema: &'static Schema,
+        columns: impl IntoIterator<Item = C>,
+    ) -> Table {
+        let scan = Scan::new(Filter::All, columns);
+        let mut table = Table::new(
+            scan.columns
+                .iter()
+                .map(|c| scan.column(schema, c).unwrap())
+                .collect(),
+        )
+        .unwrap();
+        self.store
+            .scan(&self.ctx, schema, &scan, &mut |chunk| table.append(chunk))
+            .await
+            .expect("scan");
+        table
     }
 
     /// All pages of a query.

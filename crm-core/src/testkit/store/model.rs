@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Desk, SAMPLE, order, sample};
+use super::{Desk, LINK, LINKS, SAMPLE, order, sample};
 use crate::capability::RecordStore;
 use crate::memory::MemoryStore;
-use crate::query::{Compare, FieldRef, Filter, Order, Query, Scan};
+use crate::query::{Compare, FieldRef, Filter, Measure, Order, Query};
 use crate::record::{OnConflict, Outcome, Record, Stored, Value, Write};
 use crate::testkit::fixtures::{self, Dice};
-use crate::{Context, Error, Result, Table, Timestamp, Uuid};
+use crate::{Context, Error, Result, Timestamp, Uuid};
 
 /// [`agrees_with_memory`] with 20 sequences of 40 units of work.
 pub async fn random_operations_agree_with_memory(store: Arc<dyn RecordStore>) {
@@ -65,6 +65,9 @@ impl World {
         let mut writes = Vec::new();
         for _ in 0..=dice.below(4) {
             writes.push(self.write(dice).await);
+        }
+        if dice.one_in(2) {
+            writes.push(Write::insert(dice.uuid(), link(dice, &self.ids)));
         }
         let real = self.real.store.apply(&self.real.ctx, &writes).await;
         let model = self.model.store.apply(&self.model.ctx, &writes).await;
@@ -153,19 +156,20 @@ impl World {
             "u",
             "j.plan",
             "j.address.zip",
+            "j.list",
             "code",
         ];
-        let scan = Scan::new(Filter::All, columns);
-        let mut table = Table::default();
-        self.real
-            .store
-            .scan(&self.real.ctx, &SAMPLE, &scan, &mut |chunk| table.append(chunk))
-            .await
-            .expect("scan");
+        let table = self.real.columns(&SAMPLE, columns).await;
         if table.rows() == 0 {
             return;
         }
-        let chosen = filter.select(&table).expect("the filter fits the columns");
+        let links = self
+            .real
+            .columns(&LINK, ["sample_id", "kind", "n", "x", "at"])
+            .await;
+        let chosen = filter
+            .select_related(&table, &[(LINK.name, &links)])
+            .expect("the filter fits the columns");
         let id = table.column("id").unwrap();
         let mut selected: Vec<Uuid> = chosen
             .iter()
@@ -182,7 +186,9 @@ impl World {
 
 fn compares_json(filter: &Filter) -> bool {
     match filter {
-        Filter::All | Filter::Null { .. } => false,
+        // A column of an array keeps its items.
+        Filter::All | Filter::Null { .. } | Filter::Has { .. } | Filter::Related(_) => false,
+        Filter::Ago { .. } | Filter::InSegment(_) => unreachable!("no store is asked so"),
         Filter::And(all) | Filter::Or(all) => all.iter().any(compares_json),
         Filter::Not(filter) => compares_json(filter),
         Filter::Is { field, .. }
@@ -272,6 +278,51 @@ fn record(dice: &mut Dice) -> Record {
     record
 }
 
+/// A record that belongs to one of `ids`, now and then to nobody.
+fn link(dice: &mut Dice, ids: &[Uuid]) -> Record {
+    let mut link = Record::new(&LINK);
+    let mut set = |field: &str, value: Value| link.set(field, value).unwrap();
+    if !dice.one_in(6) {
+        set("sample_id", (*dice.pick(ids)).into());
+    }
+    set("kind", (*dice.pick(&["order", "visit"])).into());
+    if !dice.one_in(4) {
+        set("n", (dice.below(9) as i64 - 4).into());
+    }
+    if !dice.one_in(4) {
+        set("x", (dice.below(16) as f64 / 4.0).into()); // quarters add up exactly in any order
+    }
+    set("at", Timestamp::from_micros(*dice.pick(&TIMES)).into());
+    link
+}
+
+/// A condition on the records of [`LINK`] that belong to one.
+fn related(dice: &mut Dice) -> Filter {
+    use Compare::{Eq, Ge, Gt, Le, Lt, Ne};
+    let inner = match dice.below(4) {
+        0 => Filter::All,
+        1 => Filter::eq("kind", "order"),
+        2 => Filter::ge("at", Timestamp::EPOCH).and(!Filter::null("n")),
+        _ => Filter::ne("kind", "visit").or(Filter::lt("x", 1_i64)),
+    };
+    let op = *dice.pick(&[Eq, Ne, Lt, Le, Gt, Ge]);
+    let (measure, value) = match dice.below(7) {
+        0 | 1 => (Measure::Count, Value::Int(dice.below(4) as i64)),
+        2 => (Measure::Distinct("kind".into()), Value::Int(dice.below(3) as i64)),
+        3 => (
+            Measure::Sum("n".into()),
+            (dice.below(9) as f64 / 2.0 - 2.0).into(),
+        ),
+        4 => (Measure::Sum("x".into()), (dice.below(9) as f64 / 2.0).into()),
+        5 => (
+            Measure::Max("at".into()),
+            Timestamp::from_micros(*dice.pick(&TIMES)).into(),
+        ),
+        _ => (Measure::Min("n".into()), Value::Int(dice.below(5) as i64 - 2)),
+    };
+    Filter::related(LINKS, inner, measure, op, value)
+}
+
 fn document(dice: &mut Dice) -> serde_json::Value {
     let plans = [
         json!("pro"),
@@ -316,6 +367,16 @@ fn filter(dice: &mut Dice, ids: &[Uuid], depth: usize) -> Filter {
             1 => Filter::Or(some(dice)),
             _ => !filter(dice, ids, depth - 1),
         };
+    }
+    match dice.below(10) {
+        0 => return related(dice),
+        1 => {
+            return Filter::has(
+                *dice.pick(&["j.list", "j.plan"]),
+                *dice.pick(&["x", "X", "1", "pro"]),
+            );
+        }
+        _ => {}
     }
     let field = *dice.pick(&[
         "n",

@@ -93,6 +93,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     fn json_value(sql: &mut Sql, column: &str, path: &[String], ty: JsonType);
     /// Writes a condition, never null: there is no value below `column` at `path`, or it is JSON's null.
     fn json_absent(sql: &mut Sql, column: &str, path: &[String]);
+    /// Writes a condition, never null: what lies below `column` at `path` is an array with this text among its items.
+    fn json_has(sql: &mut Sql, column: &str, path: &[String], text: &str);
     /// Writes the value below `column` at `path` as a JSON document.
     fn json_document(sql: &mut Sql, column: &str, path: &[String]);
     /// Writes a condition, never null for present text: `value` contains the bound `part`, byte by byte.

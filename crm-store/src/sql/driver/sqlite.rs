@@ -519,6 +519,20 @@ impl Dialect for Sqlite {
             .bind(json_path(path).into())
             .push("), 'null') = 'null'");
     }
+    fn json_has(sql: &mut Sql, column: &str, path: &[String], text: &str) {
+        sql.push("EXISTS (SELECT 1 FROM json_each(")
+            .name(column)
+            .push(", ")
+            .bind(json_path(path).into());
+        // `json_each` also walks objects and lone values: only an array is asked.
+        sql.push(") WHERE json_each.type = 'text' AND json_each.value = ")
+            .bind(text.into())
+            .push(" AND json_type(")
+            .name(column)
+            .push(", ")
+            .bind(json_path(path).into())
+            .push(") = 'array')");
+    }
     fn json_document(sql: &mut Sql, column: &str, path: &[String]) {
         sql.name(column).push(" -> ").bind(json_path(path).into());
     }
