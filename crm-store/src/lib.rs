@@ -2,6 +2,7 @@
 //!
 //! - [`customers`]: customer information management, what a host calls
 //! - [`sql`]: the stores (feature `sqlite`, the default), each a [`crm_core::capability::RecordStore`]
+//! - `cached`: a cache in front of any of them (feature `cached`)
 //! - [`catalog`]: makes them from URLs
 //!
 //! ```
@@ -15,11 +16,15 @@
 //! # });
 //! ```
 
+#[cfg(feature = "cached")]
+pub mod cached;
 pub mod catalog;
 pub mod customers;
 #[cfg(feature = "sqlite")]
 pub mod sql;
 
+#[cfg(feature = "cached")]
+pub use cached::{CacheConfig, CachedStore};
 pub use customers::Customers;
 #[cfg(feature = "sqlite")]
 pub use sql::{SqliteConfig, SqliteStore};

@@ -8,6 +8,8 @@
     clippy::print_stdout
 )]
 
+#[cfg(feature = "cached")]
+mod cached;
 mod conformance;
 mod customers;
 mod imports;
