@@ -153,12 +153,13 @@ impl Outreach {
     }
 
     /// What it reads and writes.
-    pub fn schemas() -> [&'static Schema; 8] {
-        let [consent, suppression] = Gate::schemas();
+    pub fn schemas() -> [&'static Schema; 9] {
+        let [consent, suppression, alias] = Gate::schemas();
         [
             &OUTBOX,
             consent,
             suppression,
+            alias,
             &CUSTOMER,
             &CONTACT_POINT,
             &SEGMENT,

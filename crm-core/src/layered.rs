@@ -100,6 +100,10 @@ impl<T: ?Sized + RecordStore> RecordStore for Layered<T> {
             .await
     }
 
+    fn schemas(&self) -> Vec<&'static Schema> {
+        self.inner.schemas()
+    }
+
     async fn apply(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {
         self.stack
             .call(APPLY, self.info(), || self.inner.apply(ctx, writes))

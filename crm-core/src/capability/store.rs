@@ -41,6 +41,12 @@ pub trait RecordStore: Provider {
     /// [`crate::ErrorKind::Config`] when a schema is wrong or does not fit what is stored, naming the difference.
     async fn migrate(&self, schemas: &[&'static Schema]) -> Result<()>;
 
+    /// The schemas room was made for through this store since it was opened. Whoever must not overlook a kind of record
+    /// (a merge, an erasure) asks here; a store that wraps another one passes the question on.
+    fn schemas(&self) -> Vec<&'static Schema> {
+        Vec::new()
+    }
+
     /// Carries out one unit of work: all writes, in order, or none. Answers one outcome a write.
     ///
     /// # Errors

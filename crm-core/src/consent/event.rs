@@ -197,9 +197,18 @@ impl ConsentState {
         customer: CustomerId,
         now: Timestamp,
     ) -> Self {
+        Self::newest(events, now, |event| event.customer_id == customer)
+    }
+
+    /// The newest word: a grant where `own` says so, or anybody's withdrawal.
+    fn newest<'a>(
+        events: impl IntoIterator<Item = &'a ConsentEvent>,
+        now: Timestamp,
+        own: impl Fn(&ConsentEvent) -> bool,
+    ) -> Self {
         let newest = events
             .into_iter()
-            .filter(|e| e.action == ConsentAction::Withdrawn || (e.customer_id == customer && e.at <= now))
+            .filter(|e| e.action == ConsentAction::Withdrawn || (own(e) && e.at <= now))
             .max_by_key(|e| (e.at, e.action));
         match newest {
             None => Self::None,
@@ -210,11 +219,92 @@ impl ConsentState {
             },
         }
     }
+
+    /// The state for a person who was several customers until they were merged at `merged_at`: `members` are the ids
+    /// they had. Every event keeps the subject who gave it; of the states of all who said something themselves, the
+    /// most restrictive one counts. So a withdrawal by any of them stands until the merged customer agrees again.
+    pub fn derive_merged<'a>(
+        events: impl IntoIterator<Item = &'a ConsentEvent> + Clone,
+        customer: CustomerId,
+        members: &[CustomerId],
+        merged_at: Timestamp,
+        now: Timestamp,
+    ) -> Self {
+        let own = Self::derive(events.clone(), customer, now);
+        let state = |member: &CustomerId| {
+            let said = events
+                .clone()
+                .into_iter()
+                .any(|event| event.customer_id == *member && event.at <= now);
+            said.then(|| {
+                Self::newest(events.clone(), now, |event| {
+                    event.customer_id == *member || (event.customer_id == customer && event.at > merged_at)
+                })
+            })
+        };
+        members
+            .iter()
+            .filter(|member| **member != customer)
+            .filter_map(state)
+            .chain((own != Self::None).then_some(own))
+            .max_by_key(Self::restriction)
+            .unwrap_or(Self::None)
+    }
+
+    fn restriction(&self) -> (u8, Timestamp) {
+        match self {
+            Self::None => (0, Timestamp::EPOCH),
+            Self::Granted { since } => (1, *since),
+            Self::Expired { since } => (2, *since),
+            Self::Withdrawn { since } => (3, *since),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn merged_customers_keep_the_most_restrictive_word() {
+        use ConsentAction::{Granted, Withdrawn};
+        let t = Timestamp::from_micros;
+        let (ana, old) = (Uuid::from_u128(1).into(), Uuid::from_u128(2).into());
+        let state = |events: &[ConsentEvent]| ConsentState::derive_merged(events, ana, &[old], t(5), t(9));
+        assert_eq!(state(&[]), ConsentState::None);
+        // The proof of the one that is gone is found for the one that stays.
+        let theirs = event(Granted, 4, 2, None);
+        assert_eq!(
+            state(std::slice::from_ref(&theirs)),
+            ConsentState::Granted { since: t(4) }
+        );
+        // Ana took it back before: the other's later word does not undo that, her own does.
+        let taken = event(Withdrawn, 2, 1, None);
+        assert_eq!(
+            state(&[taken.clone(), theirs.clone()]),
+            ConsentState::Withdrawn { since: t(2) }
+        );
+        let again = event(Granted, 6, 1, None);
+        assert_eq!(
+            state(&[taken, theirs, again.clone()]),
+            ConsentState::Granted { since: t(6) }
+        );
+        // The other took it back, and Ana agreed later, both before the merge: the withdrawal stands.
+        assert_eq!(
+            state(&[event(Withdrawn, 3, 2, None), event(Granted, 4, 1, None)]),
+            ConsentState::Withdrawn { since: t(3) }
+        );
+        // Once merged, she speaks for both.
+        assert_eq!(
+            state(&[event(Withdrawn, 3, 2, None), again.clone()]),
+            ConsentState::Granted { since: t(6) }
+        );
+        // Somebody else at the same address.
+        assert_eq!(
+            state(&[event(Withdrawn, 7, 3, None), again]),
+            ConsentState::Withdrawn { since: t(7) }
+        );
+    }
 
     fn event(action: ConsentAction, at: i64, customer: u128, expires: Option<i64>) -> ConsentEvent {
         ConsentEvent {

@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::capability::RecordStore;
-use crate::customer::{Address, CONTACT_POINT, ContactKind, ContactState, CustomerId};
+use crate::customer::{Address, CONTACT_POINT, CUSTOMER_ALIAS, ContactKind, ContactState, CustomerId};
 use crate::message::{Permitted, Sendable};
 use crate::query::{Filter, Query};
 use crate::record::{Entity, Schema, Stored, Write};
@@ -89,8 +89,8 @@ impl Gate {
     }
 
     /// What it stores; to be passed to [`RecordStore::migrate`].
-    pub fn schemas() -> [&'static Schema; 2] {
-        [&CONSENT_EVENT, &SUPPRESSION]
+    pub fn schemas() -> [&'static Schema; 3] {
+        [&CONSENT_EVENT, &SUPPRESSION, &CUSTOMER_ALIAS]
     }
 
     /// Lets a message out, or says why not. Reads the facts itself, so ask right before sending.
@@ -130,7 +130,7 @@ impl Gate {
             .ok_or_else(|| Error::unexpected("no decision about a recipient"))
     }
 
-    /// The decisions about many recipients, in their order, with three questions to the store per 200 of them.
+    /// The decisions about many recipients, in their order, with at most four questions to the store per 200 of them.
     ///
     /// # Errors
     /// As [`Gate::explain`].
@@ -166,11 +166,8 @@ impl Gate {
         let key = self.key.of(recipient.kind, &recipient.address);
         let filter = Filter::eq("address_key", key).and(Filter::eq("purpose", purpose.name.as_str()));
         let events: Vec<ConsentEvent> = self.all(ctx, filter).await?;
-        Ok(ConsentState::derive(
-            &events,
-            recipient.customer,
-            self.clock.now(),
-        ))
+        let merged = self.merged(ctx, [recipient.customer.uuid()]).await?;
+        Ok(derive(&events, recipient.customer, &merged, self.clock.now()))
     }
 
     /// An event to be recorded, at this moment.
@@ -335,6 +332,20 @@ impl Gate {
         }
     }
 
+    /// The customers that were merged into these, by the one they are now.
+    async fn merged(&self, ctx: &Context, customers: impl IntoIterator<Item = Uuid>) -> Result<Merged> {
+        let mut merged = Merged::new();
+        let filter = Filter::one_of("customer_id", customers);
+        for stored in self.stored(ctx, &CUSTOMER_ALIAS, filter).await? {
+            let into: CustomerId = stored.record.uuid("customer_id")?.into();
+            let at = stored.record.timestamp("created_at")?;
+            let (members, last) = merged.entry(into).or_insert((Vec::new(), at));
+            members.push(stored.id.into());
+            *last = at.max(*last);
+        }
+        Ok(merged)
+    }
+
     async fn all<E: Entity>(&self, ctx: &Context, filter: Filter) -> Result<Vec<E>> {
         self.stored(ctx, E::schema(), filter)
             .await?
@@ -352,12 +363,23 @@ impl fmt::Debug for Gate {
     }
 }
 
+/// Who was merged into a customer, and when the last of them.
+type Merged = HashMap<CustomerId, (Vec<CustomerId>, Timestamp)>;
+
+fn derive(events: &[ConsentEvent], customer: CustomerId, merged: &Merged, now: Timestamp) -> ConsentState {
+    match merged.get(&customer) {
+        None => ConsentState::derive(events, customer, now),
+        Some((members, at)) => ConsentState::derive_merged(events, customer, members, *at, now),
+    }
+}
+
 /// All that is stored about a chunk of recipients.
 #[derive(Default)]
 struct Facts {
     contacts: HashMap<(CustomerId, ContactKind, String), ContactState>,
     suppressions: HashMap<String, Vec<Suppression>>,
     consents: HashMap<String, Vec<ConsentEvent>>,
+    merged: Merged,
 }
 
 impl Facts {
@@ -368,6 +390,9 @@ impl Facts {
             .iter()
             .map(|r| gate.key.of(r.kind, &r.address))
             .collect();
+        if purpose.needs_consent() {
+            facts.merged = gate.merged(ctx, customers.clone()).await?;
+        }
         for stored in gate
             .stored(ctx, &CONTACT_POINT, Filter::one_of("customer_id", customers))
             .await?
@@ -450,7 +475,7 @@ impl Facts {
             return true;
         }
         let events = self.consents.get(key).map_or(&[][..], Vec::as_slice);
-        let (allowed, answer) = match ConsentState::derive(events, r.customer, now) {
+        let (allowed, answer) = match derive(events, r.customer, &self.merged, now) {
             ConsentState::None => (false, format!("consent: none on record for {}", purpose.name)),
             ConsentState::Granted { since } => (true, format!("consent: granted {since}")),
             ConsentState::Withdrawn { since } => (false, format!("consent: withdrawn {since}")),

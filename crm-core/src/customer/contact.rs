@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Id, Result};
+use crate::{Error, Id, Result, Timestamp};
 
 /// The id of a contact point.
 pub type ContactPointId = Id<ContactPoint>;
@@ -231,6 +231,52 @@ impl FromStr for ContactState {
     }
 }
 
+/// How deliveries to a contact point went, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Deliverability {
+    /// Nothing was sent yet, or nothing came back.
+    #[default]
+    Unknown,
+    /// The last message arrived.
+    Delivered,
+    /// The last message was refused for the time being (mailbox full, phone off).
+    Deferred,
+    /// The address does not exist or takes nothing.
+    Bounced,
+    /// The person called a message spam.
+    Complained,
+}
+
+impl Deliverability {
+    /// As it is stored; unknown is absent.
+    pub fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::Unknown => None,
+            Self::Delivered => Some("delivered"),
+            Self::Deferred => Some("deferred"),
+            Self::Bounced => Some("bounced"),
+            Self::Complained => Some("complained"),
+        }
+    }
+}
+
+impl FromStr for Deliverability {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "delivered" => Ok(Self::Delivered),
+            "deferred" => Ok(Self::Deferred),
+            "bounced" => Ok(Self::Bounced),
+            "complained" => Ok(Self::Complained),
+            _ => Err(
+                Error::invalid("deliverability is delivered, deferred, bounced or complained")
+                    .with("field", "deliverability"),
+            ),
+        }
+    }
+}
+
 /// The canonical address of a contact point.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -251,9 +297,28 @@ pub struct ContactPoint {
     pub primary: bool,
     /// Whether it works.
     pub state: ContactState,
+    /// What the person calls it: `work`, `home`.
+    pub label: Option<String>,
+    /// When the person proved that it is theirs.
+    pub verified_at: Option<Timestamp>,
+    /// How the last deliveries went.
+    pub deliverability: Deliverability,
 }
 
 impl ContactPoint {
+    /// A contact point of which nothing is known but the address.
+    pub fn new(id: impl Into<ContactPointId>, address: Address) -> Self {
+        Self {
+            id: id.into(),
+            address,
+            primary: false,
+            state: ContactState::default(),
+            label: None,
+            verified_at: None,
+            deliverability: Deliverability::default(),
+        }
+    }
+
     /// Its kind.
     pub fn kind(&self) -> ContactKind {
         match self.address {

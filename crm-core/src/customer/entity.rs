@@ -18,6 +18,7 @@ pub static CUSTOMER: Schema = Schema {
         Field::new("provenance", FieldType::Json),
         Field::new("created_at", FieldType::Timestamp),
         Field::new("updated_at", FieldType::Timestamp),
+        Field::new("known_from", FieldType::Json).nullable(),
     ],
     indexes: &[
         Index::new("crm_customer_family_name", &["family_name", "given_name"]),
@@ -39,6 +40,11 @@ pub static CONTACT_POINT: Schema = Schema {
         Field::new("primary_point", FieldType::Bool),
         Field::new("state", FieldType::Text),
         Field::new("created_at", FieldType::Timestamp),
+        Field::new("label", FieldType::Text).nullable().personal(),
+        Field::new("verified_at", FieldType::Timestamp)
+            .nullable()
+            .personal(),
+        Field::new("deliverability", FieldType::Text).nullable(),
     ],
     indexes: &[
         Index::unique("crm_contact_point_match", &["match_key"]),
@@ -60,4 +66,16 @@ pub static EXTERNAL_REF: Schema = Schema {
         Index::unique("crm_external_ref_key", &["system", "external_id"]),
         Index::new("crm_external_ref_customer", &["customer_id"]),
     ],
+};
+
+/// What became of a customer that was merged into another: the record's id is the old customer's, `customer_id` the one
+/// it is now, always in one step. The consent gate and every look-up by an old id read it.
+pub static CUSTOMER_ALIAS: Schema = Schema {
+    name: "crm_customer_alias",
+    fields: &[
+        Field::new("customer_id", FieldType::Uuid).pseudonym(),
+        Field::new("merge_id", FieldType::Uuid),
+        Field::new("created_at", FieldType::Timestamp),
+    ],
+    indexes: &[Index::new("crm_customer_alias_customer", &["customer_id"])],
 };

@@ -16,10 +16,11 @@ mod draft;
 mod entity;
 
 pub use contact::{
-    Address, ContactKind, ContactPoint, ContactPointId, ContactState, EmailAddress, PhoneNumber,
+    Address, ContactKind, ContactPoint, ContactPointId, ContactState, Deliverability, EmailAddress,
+    PhoneNumber,
 };
 pub use draft::{Draft, InteractionDraft, OrderDraft};
-pub use entity::{CONTACT_POINT, CUSTOMER, EXTERNAL_REF};
+pub use entity::{CONTACT_POINT, CUSTOMER, CUSTOMER_ALIAS, EXTERNAL_REF};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -194,6 +195,9 @@ pub struct Provenance {
     pub line: Option<u64>,
     /// When it was seen.
     pub observed_at: Timestamp,
+    /// How sure the source is, in percent; nothing said when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<u8>,
 }
 
 impl Provenance {
@@ -204,12 +208,19 @@ impl Provenance {
             location: None,
             line: None,
             observed_at,
+            confidence: None,
         }
     }
     /// Adds the page or file.
     #[must_use]
     pub fn at(mut self, location: impl Into<String>) -> Self {
         self.location = Some(location.into());
+        self
+    }
+    /// Says how sure the source is, in percent (at most 100).
+    #[must_use]
+    pub fn confidence(mut self, percent: u8) -> Self {
+        self.confidence = Some(percent.min(100));
         self
     }
     /// Adds the line or item.
@@ -282,6 +293,9 @@ pub struct Customer {
     pub attributes: Attributes,
     /// Where it is known from, one entry a source, the newest observation each.
     pub provenance: Vec<Provenance>,
+    /// Where single fields are known from, as far as it differs from the only source there is: `name`, `addresses`,
+    /// `attributes.plan`. Read it through [`Customer::source_of`].
+    pub known_from: BTreeMap<String, Provenance>,
     /// When it was first stored.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -297,6 +311,14 @@ impl Customer {
     /// The phone number to call or text: the primary one, else the first that is not known to be dead.
     pub fn phone(&self) -> Option<&ContactPoint> {
         self.best(ContactKind::Phone)
+    }
+
+    /// Who said a field (`name`, `addresses`, `attributes.plan`): noted for the field, or the only source of all.
+    pub fn source_of(&self, field: &str) -> Option<&Provenance> {
+        self.known_from.get(field).or(match self.provenance.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        })
     }
 
     fn best(&self, kind: ContactKind) -> Option<&ContactPoint> {

@@ -39,6 +39,8 @@ struct OrderedIndex {
 /// The records of one schema, tenant by tenant.
 #[derive(Default)]
 pub(super) struct Shelf {
+    /// The schema room was last made for.
+    pub(super) schema: Option<&'static Schema>,
     columns: Vec<Field>,
     indexes: Vec<OrderedIndex>,
     tenants: BTreeMap<TenantId, Rows>,
@@ -177,6 +179,7 @@ impl Shelf {
                 self.add_index(schema, *index)?;
             }
         }
+        self.schema = Some(schema);
         Ok(())
     }
 

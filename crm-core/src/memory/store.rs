@@ -282,6 +282,10 @@ impl RecordStore for MemoryStore {
             .map_err(named)
     }
 
+    fn schemas(&self) -> Vec<&'static Schema> {
+        self.lock().values().filter_map(|shelf| shelf.schema).collect()
+    }
+
     async fn apply(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {
         let named = |error: Error| error.operation("store.apply");
         for (position, write) in writes.iter().enumerate() {

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crm_core::capability::{RecordStore, Reject};
 use crm_core::customer::{
-    Address, Attributes, CONTACT_POINT, ContactKind, ContactPoint, ContactState, Customer, EXTERNAL_REF,
-    ExternalRef, PersonName, Provenance,
+    Address, Attributes, CONTACT_POINT, ContactKind, ContactPoint, Customer, EXTERNAL_REF, ExternalRef,
+    PersonName, Provenance,
 };
 use crm_core::query::Filter;
 use crm_core::record::Write;
@@ -268,6 +268,7 @@ impl<'a> Matcher<'a> {
             tags: Vec::new(),
             attributes: Attributes::default(),
             provenance: Vec::new(),
+            known_from: BTreeMap::new(),
             created_at: self.now,
             updated_at: self.now,
         };
@@ -410,12 +411,7 @@ impl<'a> Matcher<'a> {
     }
 
     fn add_point(&self, working: &mut Working, address: Address, key: Option<String>) {
-        let mut point = ContactPoint {
-            id: self.ids.fresh().into(),
-            address,
-            primary: false,
-            state: ContactState::Unverified,
-        };
+        let mut point = ContactPoint::new(self.ids.fresh(), address);
         let points = &mut working.customer.contact_points;
         point.primary = !points
             .iter()

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crm_core::capability::RecordStore;
 use crm_core::customer::{
-    Address, CONTACT_POINT, CUSTOMER, ContactKind, ContactPoint, Customer, EXTERNAL_REF, EmailAddress,
-    ExternalRef, PersonName, PhoneNumber, PostalAddress,
+    Address, CONTACT_POINT, CUSTOMER, ContactKind, ContactPoint, Customer, Deliverability, EXTERNAL_REF,
+    EmailAddress, ExternalRef, PersonName, PhoneNumber, PostalAddress,
 };
 use crm_core::query::{Filter, Query};
 use crm_core::record::{Record, Schema, Stored, Value};
@@ -57,6 +57,10 @@ pub(super) fn profile(customer: &Customer) -> Result<Record> {
             json(&customer.provenance, "provenance")?,
             customer.created_at.into(),
             customer.updated_at.into(),
+            match customer.known_from.is_empty() {
+                true => Value::Null,
+                false => json(&customer.known_from, "known_from")?,
+            },
         ],
     )
 }
@@ -78,6 +82,9 @@ pub(super) fn point(
             point.primary.into(),
             point.state.as_str().into(),
             now.into(),
+            point.label.clone().into(),
+            point.verified_at.into(),
+            point.deliverability.as_str().map_or(Value::Null, Into::into),
         ],
     )
 }
@@ -113,6 +120,12 @@ pub(super) fn read_point(stored: &Stored) -> Result<ContactPoint> {
         address: address.map_err(|_| r.damaged("value"))?,
         primary: r.bool("primary_point")?,
         state: r.text("state")?.parse().map_err(|_| r.damaged("state"))?,
+        label: r.get("label").and_then(Value::as_str).map(str::to_owned),
+        verified_at: r.get("verified_at").and_then(Value::as_timestamp),
+        deliverability: match r.get("deliverability").and_then(Value::as_str) {
+            None => Deliverability::Unknown,
+            Some(text) => text.parse().map_err(|_| r.damaged("deliverability"))?,
+        },
     })
 }
 
@@ -140,6 +153,7 @@ fn read(stored: Stored, points: Vec<Stored>, refs: Vec<Stored>) -> Result<Loaded
         tags: r.json("tags")?,
         attributes: r.json("attributes")?,
         provenance: r.json("provenance")?,
+        known_from: r.json("known_from")?,
         created_at: r.timestamp("created_at")?,
         updated_at: r.timestamp("updated_at")?,
     };

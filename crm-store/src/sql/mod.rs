@@ -18,10 +18,10 @@ mod filter;
 mod lane;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use crm_core::capability::{RecordStore, StoreCapability};
@@ -51,6 +51,8 @@ pub struct SqlStore<D: Driver> {
     driver: Arc<D>,
     writer: Lanes<D>,
     readers: Option<Lanes<D>>,
+    /// What room was made for through this store, by name.
+    schemas: Mutex<BTreeMap<&'static str, &'static Schema>>,
     /// Keeps a database in memory alive while the writer is replaced.
     _anchor: Option<Anchor<D::Connection>>,
 }
@@ -113,6 +115,7 @@ impl<D: Driver> SqlStore<D> {
             info,
             writer: Lanes::new(driver.clone(), Role::Writer, 1),
             readers: (readers > 0).then(|| Lanes::new(driver.clone(), Role::Reader, readers)),
+            schemas: Mutex::default(),
             driver,
             _anchor: anchor,
         };
@@ -226,7 +229,15 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         let mut lane = self.writer.take().await.map_err(named)?;
         lane.begin().await.map_err(named)?;
         let done = ddl::migrate(&mut lane, schemas).await;
-        lane.end(done).await.map_err(named)
+        lane.end(done).await.map_err(named)?;
+        let mut known = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(schemas.iter().map(|schema| (schema.name, *schema)));
+        Ok(())
+    }
+
+    fn schemas(&self) -> Vec<&'static Schema> {
+        let known = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().copied().collect()
     }
 
     async fn apply(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {

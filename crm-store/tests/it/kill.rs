@@ -60,6 +60,7 @@ fn unit(n: u64) -> [Write; 3] {
         json("[]"),
         now.into(),
         now.into(),
+        Value::Null,
     ];
     let key = format!("email:p{n}@example.com");
     let point = vec![
@@ -70,6 +71,9 @@ fn unit(n: u64) -> [Write; 3] {
         true.into(),
         "unverified".into(),
         now.into(),
+        Value::Null,
+        Value::Null,
+        Value::Null,
     ];
     let order = Order {
         id: id(3).into(),
