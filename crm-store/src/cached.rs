@@ -498,6 +498,10 @@ impl RecordStore for CachedStore {
         done
     }
 
+    fn schemas(&self) -> Vec<&'static Schema> {
+        self.inner.schemas()
+    }
+
     async fn apply(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {
         let keys = writes
             .iter()
