@@ -76,7 +76,7 @@ impl Sql {
     pub(crate) fn binds(&self) -> usize {
         self.binds.len()
     }
-    #[cfg(test)]
+    /// The text so far.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -689,6 +689,9 @@ pub(crate) fn control<D: Dialect>(step: Control) -> Sql {
         Control::Commit => "COMMIT",
         Control::Rollback => "ROLLBACK",
         Control::Ping => "SELECT 1",
+        Control::Mark => "SAVEPOINT crm_unit",
+        Control::Undo => "ROLLBACK TO crm_unit",
+        Control::Keep => "RELEASE crm_unit",
     });
     sql
 }
@@ -701,6 +704,12 @@ pub(crate) enum Control {
     Rollback,
     /// Asks whether the connection answers.
     Ping,
+    /// Marks where a part of a unit of work begins.
+    Mark,
+    /// Gives up what was done since the mark.
+    Undo,
+    /// Forgets the mark.
+    Keep,
 }
 
 /// The sign of a comparison.

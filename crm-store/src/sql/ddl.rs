@@ -61,7 +61,7 @@ struct Step {
 }
 
 /// Brings the database to these schemas, within the unit of work that is open on `lane`.
-pub(super) async fn migrate<D: Dialect>(lane: &mut Lane<'_, D>, schemas: &[&'static Schema]) -> Result<()> {
+pub(super) async fn migrate<D: Dialect>(lane: &mut Lane<D>, schemas: &[&'static Schema]) -> Result<()> {
     lane.execute(ledger::create::<D>())
         .await
         .map_err(Fault::into_error)?;
@@ -118,7 +118,7 @@ pub(super) async fn migrate<D: Dialect>(lane: &mut Lane<'_, D>, schemas: &[&'sta
     Ok(())
 }
 
-async fn read_ledger<D: Dialect>(lane: &mut Lane<'_, D>) -> Result<BTreeMap<String, (String, String)>> {
+async fn read_ledger<D: Dialect>(lane: &mut Lane<D>) -> Result<BTreeMap<String, (String, String)>> {
     let (sql, types) = ledger::read::<D>();
     let rows = lane.query(sql, &types).await.map_err(Fault::into_error)?;
     let entry = |row: Vec<Value>| match <[Value; 3]>::try_from(row) {

@@ -2,10 +2,11 @@
 //! its connection back: the connection closes, and with it whatever it had begun. Nothing is spawned for that.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crm_core::record::{FieldType, Value};
 use crm_core::{Error, ErrorKind, Result};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::compile::{Control, Sql, control};
 use super::driver::{Dialect, Fault, Role};
@@ -14,30 +15,24 @@ use super::driver::{Dialect, Fault, Role};
 pub(crate) struct Lanes<D: Dialect> {
     driver: Arc<D>,
     role: Role,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     idle: Mutex<Vec<D::Connection>>,
 }
 
 impl<D: Dialect> Lanes<D> {
-    pub(crate) fn new(driver: Arc<D>, role: Role, connections: usize) -> Self {
-        Self {
+    pub(crate) fn new(driver: Arc<D>, role: Role, connections: usize) -> Arc<Self> {
+        Arc::new(Self {
             driver,
             role,
-            permits: Semaphore::new(connections),
+            permits: Arc::new(Semaphore::new(connections)),
             idle: Mutex::new(Vec::new()),
-        }
+        })
     }
 
     /// Takes a connection, waiting for one as long as the driver's settings say.
-    pub(crate) async fn take(&self) -> Result<Lane<'_, D>> {
-        let waited = tokio::time::timeout(self.driver.wait(), self.permits.acquire()).await;
-        let permit = waited.map_err(|_| {
-            Error::new(
-                ErrorKind::Unavailable,
-                "no connection became free in time; too many calls at once",
-            )
-            .with("wait_ms", self.driver.wait().as_millis())
-        })?;
+    pub(crate) async fn take(self: &Arc<Self>) -> Result<Lane<D>> {
+        let waited = tokio::time::timeout(self.driver.wait(), self.permits.clone().acquire_owned()).await;
+        let permit = waited.map_err(|_| busy(self.driver.wait()))?;
         let permit = permit.map_err(|_| Error::unexpected("the store is closed"))?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
@@ -45,22 +40,31 @@ impl<D: Dialect> Lanes<D> {
             None => self.driver.connect(self.role).await?,
         };
         Ok(Lane {
-            lanes: self,
+            lanes: self.clone(),
             connection,
             _permit: permit,
         })
     }
 }
 
-/// A connection at work. Dropped without [`Lane::put_back`], it is closed.
-pub(crate) struct Lane<'a, D: Dialect> {
-    lanes: &'a Lanes<D>,
-    // Before the permit, so that the connection is given up before the next one is let in.
-    connection: D::Connection,
-    _permit: SemaphorePermit<'a>,
+/// The error of a caller that waited too long for its turn.
+pub(crate) fn busy(waited: Duration) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "no connection became free in time; too many calls at once",
+    )
+    .with("wait_ms", waited.as_millis())
 }
 
-impl<D: Dialect> Lane<'_, D> {
+/// A connection at work. Dropped without [`Lane::put_back`], it is closed.
+pub(crate) struct Lane<D: Dialect> {
+    lanes: Arc<Lanes<D>>,
+    // Before the permit, so that the connection is given up before the next one is let in.
+    connection: D::Connection,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<D: Dialect> Lane<D> {
     /// Puts the connection back: only when nothing is open on it.
     pub(crate) fn put_back(self) {
         let Self {
@@ -83,11 +87,18 @@ impl<D: Dialect> Lane<'_, D> {
         D::query(&mut self.connection, sql, types).await
     }
 
+    /// Runs statements one after another up to the first that fails: how many rows each changed, and that failure.
+    pub(crate) async fn pipeline(&mut self, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
+        D::pipeline(&mut self.connection, statements).await
+    }
+
+    pub(crate) async fn step(&mut self, step: Control) -> Result<()> {
+        let done = self.execute(control::<D>(step)).await;
+        done.map(|_| ()).map_err(Fault::into_error)
+    }
+
     pub(crate) async fn begin(&mut self) -> Result<()> {
-        self.execute(control::<D>(Control::Begin))
-            .await
-            .map(|_| ())
-            .map_err(Fault::into_error)
+        self.step(Control::Begin).await
     }
 
     /// Ends a unit of work: commits it when `done` is a success, gives it up when not.

@@ -15,6 +15,7 @@ mod compile;
 mod ddl;
 mod driver;
 mod filter;
+mod group;
 mod lane;
 mod write;
 
@@ -49,8 +50,9 @@ const IDS: usize = 512;
 pub struct SqlStore<D: Driver> {
     info: ProviderInfo,
     driver: Arc<D>,
-    writer: Lanes<D>,
-    readers: Option<Lanes<D>>,
+    writer: Arc<Lanes<D>>,
+    readers: Option<Arc<Lanes<D>>>,
+    group: Arc<group::Group<D>>,
     /// What room was made for through this store, by name.
     schemas: Mutex<BTreeMap<&'static str, &'static Schema>>,
     /// Keeps a database in memory alive while the writer is replaced.
@@ -111,9 +113,11 @@ impl<D: Driver> SqlStore<D> {
             false => Some(Anchor(std::sync::Mutex::new(driver.connect(Role::Writer).await?))),
         };
         let readers = driver.readers();
+        let writer = Lanes::new(driver.clone(), Role::Writer, 1);
         let store = Self {
             info,
-            writer: Lanes::new(driver.clone(), Role::Writer, 1),
+            group: group::Group::new(writer.clone(), driver.wait()),
+            writer,
             readers: (readers > 0).then(|| Lanes::new(driver.clone(), Role::Reader, readers)),
             schemas: Mutex::default(),
             driver,
@@ -129,7 +133,7 @@ impl<D: Driver> SqlStore<D> {
         Ok(store)
     }
 
-    async fn reader(&self) -> Result<Lane<'_, D>> {
+    async fn reader(&self) -> Result<Lane<D>> {
         match &self.readers {
             Some(readers) => readers.take().await,
             None => self.writer.take().await,
@@ -145,7 +149,7 @@ impl<D: Driver> SqlStore<D> {
     }
 
     async fn claim_within(
-        lane: &mut Lane<'_, D>,
+        lane: &mut Lane<D>,
         tenant: &TenantId,
         schema: &'static Schema,
         claim: &Claim,
@@ -245,6 +249,9 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         write::validate(writes).map_err(named)?;
         if writes.is_empty() {
             return Ok(Vec::new());
+        }
+        if D::SHARES_COMMITS {
+            return self.group.apply(ctx.tenant(), writes).await.map_err(named);
         }
         let mut lane = self.writer.take().await.map_err(named)?;
         lane.begin().await.map_err(named)?;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crm_core::record::{OnConflict, Outcome, Record, Schema, Value, Version, Write};
 use crm_core::{Error, Result, TenantId, Uuid};
 
-use super::compile::{self, Taken};
+use super::compile::{self, Sql, Taken};
 use super::driver::{Dialect, Fault};
 use super::lane::Lane;
 
@@ -25,7 +25,7 @@ pub(super) fn validate(writes: &[Write]) -> Result<()> {
 
 /// Carries out all writes within the unit of work that is open on `lane`.
 pub(super) async fn all<D: Dialect>(
-    lane: &mut Lane<'_, D>,
+    lane: &mut Lane<D>,
     tenant: &TenantId,
     writes: &[Write],
 ) -> Result<Vec<Outcome>> {
@@ -112,7 +112,7 @@ static EMPTY: Schema = Schema {
 };
 
 async fn rows_in<D: Dialect>(
-    lane: &mut Lane<'_, D>,
+    lane: &mut Lane<D>,
     tenant: &TenantId,
     schema: &'static Schema,
     taken: Taken,
@@ -136,7 +136,7 @@ async fn rows_in<D: Dialect>(
 }
 
 async fn statement<D: Dialect>(
-    lane: &mut Lane<'_, D>,
+    lane: &mut Lane<D>,
     tenant: &TenantId,
     schema: &'static Schema,
     taken: Taken,
@@ -164,6 +164,57 @@ async fn statement<D: Dialect>(
     Ok(())
 }
 
+/// The one statement that is this whole unit of work, if it is one.
+pub(super) fn single<D: Dialect>(tenant: &TenantId, writes: &[Write]) -> Option<Sql> {
+    match writes {
+        [
+            Write::Insert {
+                id,
+                record,
+                on_conflict: OnConflict::Fail,
+            },
+        ] => Some(compile::insert::<D>(record.schema(), tenant, &[(*id, record)], Taken::Fail).0),
+        [Write::Update { id, expected, record }] => {
+            Some(compile::update::<D>(tenant, *id, *expected, record))
+        }
+        [Write::Delete { schema, id, expected }] => {
+            Some(compile::delete::<D>(schema, tenant, *id, *expected))
+        }
+        _ => None,
+    }
+}
+
+/// What a unit of a [`single`] statement comes to that changed this many rows.
+pub(super) async fn single_done<D: Dialect>(
+    lane: &mut Lane<D>,
+    tenant: &TenantId,
+    writes: &[Write],
+    changed: u64,
+) -> Result<Vec<Outcome>> {
+    match writes {
+        [Write::Update { id, expected, record }] if changed == 0 => {
+            Err(stale(lane, tenant, record.schema(), *id, Some(*expected), 0).await)
+        }
+        [Write::Delete { schema, id, expected }] if changed == 0 => {
+            Err(stale(lane, tenant, schema, *id, *expected, 0).await)
+        }
+        [Write::Update { expected, .. }] => Ok(vec![Outcome::Written(expected + 1)]),
+        [Write::Delete { .. }] => Ok(vec![Outcome::Deleted]),
+        _ => Ok(vec![Outcome::Written(1)]),
+    }
+}
+
+/// The error of a unit of a [`single`] statement that failed.
+pub(super) fn single_failed(writes: &[Write], fault: Fault) -> Error {
+    match writes.first() {
+        Some(Write::Insert { record, .. } | Write::Update { record, .. } | Write::Put { record, .. }) => {
+            collided(record.schema(), 0, fault)
+        }
+        Some(Write::Delete { schema, .. }) => collided(schema, 0, fault),
+        None => fault.into_error(),
+    }
+}
+
 fn collided(schema: &'static Schema, write: usize, fault: Fault) -> Error {
     named(schema, fault).with("write", write)
 }
@@ -185,7 +236,7 @@ pub(super) fn named(schema: &'static Schema, fault: Fault) -> Error {
 }
 
 async fn stale<D: Dialect>(
-    lane: &mut Lane<'_, D>,
+    lane: &mut Lane<D>,
     tenant: &TenantId,
     schema: &'static Schema,
     id: Uuid,

@@ -15,3 +15,4 @@ mod customers;
 mod imports;
 mod kill;
 mod sqlite;
+mod sqlite_group;

@@ -68,6 +68,9 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     const TABLE_OPTIONS: &'static str;
     /// Begins a unit of work that may write.
     const BEGIN: &'static str;
+    /// Whether callers that come together share one commit (see `group.rs`); for a database with one writer. Servers do
+    /// this by themselves.
+    const SHARES_COMMITS: bool = false;
 
     /// What the opened database promises.
     fn capability(&self) -> StoreCapability;
@@ -115,4 +118,17 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         sql: Sql,
         types: &[FieldType],
     ) -> Result<Vec<Vec<Value>>, Fault>;
+
+    /// Runs statements one after another up to the first that fails, which must leave those before it done: how many rows
+    /// each changed, and that failure. Drivers that can hand over several at once do so.
+    async fn pipeline(connection: &mut Self::Connection, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
+        let mut changed = Vec::with_capacity(statements.len());
+        for sql in statements {
+            match Self::execute(connection, sql).await {
+                Ok(rows) => changed.push(rows),
+                Err(fault) => return (changed, Some(fault)),
+            }
+        }
+        (changed, None)
+    }
 }

@@ -448,6 +448,7 @@ impl Dialect for Sqlite {
     const MAX_BINDS: usize = 32_766;
     const TABLE_OPTIONS: &'static str = " STRICT, WITHOUT ROWID";
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const SHARES_COMMITS: bool = true;
 
     fn capability(&self) -> StoreCapability {
         match self.place {
@@ -627,6 +628,40 @@ impl Dialect for Sqlite {
         }
         Ok(answer)
     }
+
+    /// One hop to the connection's thread for all of them: the statements are one text.
+    async fn pipeline(connection: &mut SqliteConnection, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
+        use futures_util::TryStreamExt as _;
+        let mut changed = Vec::with_capacity(statements.len());
+        let (text, arguments) = match joined(statements) {
+            Ok(joined) => joined,
+            Err(fault) => return (changed, Some(fault)),
+        };
+        #[expect(deprecated, reason = "the only way to hear of each statement of several")]
+        let mut answers = sqlx::query_with(text, arguments).fetch_many(connection);
+        loop {
+            match answers.try_next().await {
+                Ok(Some(sqlx::Either::Left(done))) => changed.push(done.rows_affected()),
+                Ok(Some(sqlx::Either::Right(_))) => {}
+                Ok(None) => return (changed, None),
+                Err(error) => return (changed, Some(classify(&error))),
+            }
+        }
+    }
+}
+
+fn joined(statements: Vec<Sql>) -> Result<(sqlx::SqlStr, sqlx::sqlite::SqliteArguments), Fault> {
+    let mut all = String::new();
+    let mut arguments = sqlx::sqlite::SqliteArguments::default();
+    for sql in statements {
+        let (text, binds) = sql.into_parts();
+        all.push_str(&text);
+        all.push(';');
+        binds
+            .into_iter()
+            .try_for_each(|value| bind(value, &mut arguments))?;
+    }
+    Ok((AssertSqlSafe(all).into_sql_str(), arguments))
 }
 
 fn statement(text: &'static str) -> Sql {
