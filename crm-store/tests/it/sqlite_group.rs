@@ -289,7 +289,8 @@ async fn dropped_callers_do_no_harm_to_others() {
     }
     assert!(found.len() >= acknowledged.len());
     // And the store goes on as if nothing had been.
-    let after = store.apply(&ctx, &[Write::insert(fixtures::id(), item("after", 0))]);
+    let last = [Write::insert(fixtures::id(), item("after", 0))];
+    let after = store.apply(&ctx, &last);
     tokio::time::timeout(Duration::from_secs(10), after)
         .await
         .unwrap()
