@@ -29,7 +29,15 @@ pub fn register(catalog: &mut Catalog) {
         let store = crate::SqliteStore::open_url(&url).await?;
         Ok(Arc::new(store) as Arc<dyn RecordStore>)
     });
+    #[cfg(feature = "mongodb")]
+    for scheme in ["mongodb", "mongodb+srv"] {
+        catalog.register::<dyn RecordStore, _, _>(scheme, |url| async move {
+            let store = crate::MongoStore::open_url(&url).await?;
+            Ok(Arc::new(store) as Arc<dyn RecordStore>)
+        });
+    }
     for scheme in ["sqlite", "mysql", "postgres", "mongodb"] {
         catalog.absent::<dyn RecordStore>(scheme, scheme);
     }
+    catalog.absent::<dyn RecordStore>("mongodb+srv", "mongodb");
 }

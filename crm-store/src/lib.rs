@@ -20,11 +20,15 @@
 pub mod cached;
 pub mod catalog;
 pub mod customers;
+#[cfg(feature = "mongodb")]
+pub mod mongo;
 #[cfg(feature = "sqlite")]
 pub mod sql;
 
 #[cfg(feature = "cached")]
 pub use cached::{CacheConfig, CachedStore};
 pub use customers::Customers;
+#[cfg(feature = "mongodb")]
+pub use mongo::{MongoConfig, MongoStore};
 #[cfg(feature = "sqlite")]
 pub use sql::{SqliteConfig, SqliteStore};

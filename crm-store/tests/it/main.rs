@@ -14,5 +14,7 @@ mod conformance;
 mod customers;
 mod imports;
 mod kill;
+#[cfg(feature = "mongodb")]
+mod mongo;
 mod sqlite;
 mod sqlite_group;

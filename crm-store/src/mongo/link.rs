@@ -1,0 +1,231 @@
+//! One call on the deployment: its place among the others, its deadline, its patience.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crm_core::record::Schema;
+use crm_core::{Context, Error, ErrorKind, Result, Retry};
+use mongodb::bson::{Document, RawDocument, RawDocumentBuf};
+use mongodb::error::Error as DriverError;
+use mongodb::options::{AggregateOptions, ReadConcern};
+use mongodb::{Client, Collection, Database};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::MongoConfig;
+use super::error::{self, code};
+
+/// The deployment and how it is used.
+pub(super) struct Link {
+    pub(super) client: Client,
+    pub(super) database: Database,
+    pub(super) config: MongoConfig,
+    places: Semaphore,
+    /// Counts the waits, so that no two are of the same length.
+    waits: AtomicU64,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("database", &self.database.name())
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The driver or the server says so.
+    Driver(DriverError),
+    /// The caller's deadline came first.
+    Late,
+    /// Something else, already put in words.
+    Told(Error),
+}
+
+impl Fault {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Driver(error) => error::classify(&error),
+            Self::Late => late(),
+            Self::Told(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Told(error)
+    }
+}
+
+pub(super) fn late() -> Error {
+    Error::new(ErrorKind::Timeout, "the caller's deadline has passed")
+}
+
+impl Link {
+    pub(super) fn new(client: Client, database: Database, config: MongoConfig) -> Self {
+        Self {
+            client,
+            database,
+            places: Semaphore::new(config.connections as usize),
+            config,
+            // Two processes do not wait in step either.
+            waits: AtomicU64::new(u64::from(std::process::id()) << 32),
+        }
+    }
+
+    pub(super) fn records(&self, schema: &'static Schema) -> Collection<RawDocumentBuf> {
+        self.database.collection(&self.name(schema))
+    }
+
+    pub(super) fn name(&self, schema: &'static Schema) -> String {
+        format!("{}{}", self.config.prefix, schema.name)
+    }
+
+    /// Takes a place for one call. A call holds one connection at a time, so nobody waits for somebody who waits.
+    pub(super) async fn call(&self, ctx: Option<&Context>) -> Result<Call<'_>> {
+        let now = Instant::now();
+        let left = match ctx.and_then(Context::until) {
+            None => None,
+            Some(deadline) => {
+                let left = deadline.since(self.config.clock.now());
+                if left.is_zero() {
+                    return Err(late());
+                }
+                Some(left)
+            }
+        };
+        let wait = left.map_or(self.config.wait, |left| left.min(self.config.wait));
+        let place = match timeout(wait, self.places.acquire()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) => return Err(Error::unexpected("the store was closed")),
+            Err(_) if left.is_some_and(|left| left <= wait) => return Err(late()),
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "all connections to MongoDB are busy; raise connections or wait",
+                )
+                .with("connections", self.config.connections));
+            }
+        };
+        Ok(Call {
+            link: self,
+            _place: place,
+            // A deadline too far away to be told is none.
+            until: left.and_then(|left| now.checked_add(left)),
+        })
+    }
+}
+
+/// One call's place and deadline.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) link: &'a Link,
+    _place: SemaphorePermit<'a>,
+    until: Option<Instant>,
+}
+
+impl Call<'_> {
+    /// What is left for the server, if there is a deadline.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let left = self.until?.saturating_duration_since(Instant::now());
+        Some(left.max(Duration::from_millis(1)))
+    }
+
+    /// Waits for a step of the driver, until the deadline at most.
+    pub(super) async fn run<T>(
+        &self,
+        step: impl Future<Output = Result<T, DriverError>>,
+    ) -> Result<T, Fault> {
+        match self.until {
+            None => step.await.map_err(Fault::Driver),
+            Some(until) => match timeout_at(until, step).await {
+                Ok(done) => done.map_err(Fault::Driver),
+                Err(_) => Err(Fault::Late),
+            },
+        }
+    }
+
+    /// Hands out the documents a pipeline gives, one by one; `at_once` says how many come in one answer, `one_moment`
+    /// that all parts of the pipeline see the same state.
+    pub(super) async fn read(
+        &self,
+        schema: &'static Schema,
+        pipeline: Vec<Document>,
+        at_once: Option<usize>,
+        one_moment: bool,
+        take: &mut (dyn FnMut(&RawDocument) -> Result<()> + Send),
+    ) -> Result<()> {
+        let mut options = AggregateOptions::default();
+        options.allow_disk_use = Some(true);
+        options.max_time = self.left();
+        options.batch_size = at_once.and_then(|n| u32::try_from(n).ok());
+        if one_moment {
+            options.read_concern = Some(ReadConcern::snapshot());
+        }
+        let records = self.link.records(schema);
+        let asked = records.aggregate(pipeline).with_options(options);
+        let mut cursor = self.run(async { asked.await }).await.map_err(Fault::into_error)?;
+        while self.run(cursor.advance()).await.map_err(Fault::into_error)? {
+            take(cursor.current())?;
+        }
+        Ok(())
+    }
+
+    /// The patience of this call with others that are in its way.
+    pub(super) fn patience(&self) -> Patience<'_> {
+        let end = Instant::now() + self.link.config.wait;
+        Patience {
+            call: self,
+            end: self.until.map_or(end, |until| until.min(end)),
+            tries: 0,
+        }
+    }
+}
+
+/// Counts the tries of something that others may be in the way of, with longer and longer waits between.
+#[derive(Debug)]
+pub(super) struct Patience<'a> {
+    call: &'a Call<'a>,
+    end: Instant,
+    tries: u32,
+}
+
+impl Patience<'_> {
+    /// Waits before the next try.
+    ///
+    /// # Errors
+    /// The given one, when the time is over.
+    pub(super) async fn again(&mut self, error: Error) -> Result<()> {
+        self.tries += 1;
+        if Instant::now() >= self.end {
+            return Err(error.with_retry(Retry::Exhausted).with("tries", self.tries));
+        }
+        let most = 1000_u64 << self.tries.min(6); // 2 to 64 milliseconds
+        let turn = self.call.link.waits.fetch_add(1, Ordering::Relaxed);
+        let wait = Duration::from_micros(most / 4 + mixed(turn) % most);
+        sleep(wait.min(self.end.saturating_duration_since(Instant::now()))).await;
+        Ok(())
+    }
+}
+
+/// Spreads a counter over all numbers (the finaliser of SplitMix64).
+fn mixed(n: u64) -> u64 {
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
+
+/// Whether another unit of work was in the way, or the primary went away before anything was committed.
+pub(super) fn is_passing(error: &DriverError) -> bool {
+    error.contains_label(mongodb::error::TRANSIENT_TRANSACTION_ERROR)
+        || matches!(
+            error::code_of(error),
+            Some(code::WRITE_CONFLICT | code::LOCK_TIMEOUT | code::NO_SUCH_TRANSACTION)
+        )
+}
