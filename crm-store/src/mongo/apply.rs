@@ -70,7 +70,9 @@ fn kind(write: &Write) -> Kind {
 /// The record of a write that has one.
 fn record(write: &Write) -> Option<&Record> {
     match write {
-        Write::Insert { record, .. } | Write::Update { record, .. } | Write::Put { record, .. } => Some(record),
+        Write::Insert { record, .. } | Write::Update { record, .. } | Write::Put { record, .. } => {
+            Some(record)
+        }
         Write::Delete { .. } => None,
     }
 }
@@ -146,10 +148,10 @@ impl Step<'_, '_> {
             Kind::Delete => Statements::Delete,
         };
         let wrote = self.unit.write(self.schema, of, statements).await?;
-        if let Some((position, keys)) = wrote.taken {
+        if let Some((position, clash)) = wrote.taken {
             // Somebody was faster between the look and the write, or added the record that a blind write looked for.
-            let passing = kind == Kind::InsertOrSkip || (kind == Kind::Put && keys == [ID]);
-            let error = error::collision(self.schema, &keys).with("write", self.at + position);
+            let passing = kind == Kind::InsertOrSkip || (kind == Kind::Put && clash.is_id());
+            let error = error::collision(self.schema, &clash).with("write", self.at + position);
             return Err(match passing {
                 true => Stop::Again(error),
                 // A statement before it may not have found its record: that one counts.
@@ -235,7 +237,10 @@ impl Step<'_, '_> {
         let ids: Vec<Bson> = run.iter().map(|write| wire::key(tenant, write.id())).collect();
         let mut versions = HashMap::with_capacity(run.len());
         let mut take = |document: &RawDocument| {
-            versions.insert(wire::id_of(schema, document)?, document.get_i64(VERSION).unwrap_or_default());
+            versions.insert(
+                wire::id_of(schema, document)?,
+                document.get_i64(VERSION).unwrap_or_default(),
+            );
             Ok(())
         };
         let filter = doc! { ID: { "$in": ids } };
@@ -244,7 +249,11 @@ impl Step<'_, '_> {
             .await?;
         Ok(run
             .iter()
-            .map(|write| versions.get(&write.id()).map_or(Outcome::Skipped, |v| Outcome::Written(*v)))
+            .map(|write| {
+                versions
+                    .get(&write.id())
+                    .map_or(Outcome::Skipped, |v| Outcome::Written(*v))
+            })
             .collect())
     }
 
@@ -317,8 +326,14 @@ fn question(tenant: &TenantId, index: &Index, run: &[Write]) -> Result<Option<Do
         if same.len() < firsts.len() {
             continue; // an absent value never collides
         }
-        let name = same.to_vec().map_err(|_| Error::invalid("a key cannot be written as BSON"))?;
-        joined.entry(name).or_insert_with(|| (same, Vec::new())).1.push(key);
+        let name = same
+            .to_vec()
+            .map_err(|_| Error::invalid("a key cannot be written as BSON"))?;
+        joined
+            .entry(name)
+            .or_insert_with(|| (same, Vec::new()))
+            .1
+            .push(key);
     }
     let ways: Vec<Document> = joined
         .into_values()
@@ -373,7 +388,12 @@ fn unique(schema: &'static Schema, get: &dyn Fn(&str) -> Option<Value>) -> Vec<(
         }
         Some((index.name, key.to_vec().ok()?))
     };
-    schema.indexes.iter().filter(|index| index.unique).filter_map(key).collect()
+    schema
+        .indexes
+        .iter()
+        .filter(|index| index.unique)
+        .filter_map(key)
+        .collect()
 }
 
 #[derive(Default)]

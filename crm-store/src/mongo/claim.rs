@@ -34,8 +34,10 @@ pub(super) async fn together(call: &Call<'_>, of: Of<'_>, claim: &Claim) -> Resu
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::Again(error)) => patience.again(error).await?,
             Err(Stop::OneByOne) => {
-                return Err(Error::unexpected("a record read in a transaction was not there any more")
-                    .with("schema", of.schema.name));
+                return Err(
+                    Error::unexpected("a record read in a transaction was not there any more")
+                        .with("schema", of.schema.name),
+                );
             }
         }
     }
@@ -62,8 +64,8 @@ async fn within(unit: &mut Unit<'_>, of: Of<'_>, claim: &Claim) -> Result<Vec<St
         statements.push(statement);
     }
     let wrote = unit.write(schema, Statements::Update, statements).await?;
-    if let Some((_, keys)) = wrote.taken {
-        return Err(error::collision(schema, &keys).into());
+    if let Some((_, clash)) = wrote.taken {
+        return Err(error::collision(schema, &clash).into());
     }
     if wrote.count != taken.len() {
         return Err(Stop::OneByOne);
@@ -93,7 +95,7 @@ pub(super) async fn one_by_one(call: &Call<'_>, of: Of<'_>, claim: &Claim) -> Re
             Err(_) if !taken.is_empty() => break,
             Err(Fault::Driver(error)) => {
                 return Err(match error::taken(&error) {
-                    Some(keys) => error::collision(schema, &keys),
+                    Some(clash) => error::collision(schema, &clash),
                     None => error::of_single(&error),
                 });
             }
@@ -114,9 +116,10 @@ fn marked(schema: &'static Schema, stored: &mut Stored, claim: &Claim) -> Result
         let value = match assign {
             Assign::Set(_, value) => value.clone(),
             Assign::Add(field, by) => match stored.record.get(field).and_then(Value::as_int) {
-                Some(now) => Value::Int(now.checked_add(*by).ok_or_else(|| {
-                    Error::invalid("adding goes beyond 64 bits").with("field", field)
-                })?),
+                Some(now) => Value::Int(
+                    now.checked_add(*by)
+                        .ok_or_else(|| Error::invalid("adding goes beyond 64 bits").with("field", field))?,
+                ),
                 None => continue,
             },
         };

@@ -100,10 +100,7 @@ impl MongoConfig {
         }
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         if self.prefix.len() > 32 || !self.prefix.bytes().all(plain) {
-            return wrong(
-                "prefix",
-                "a prefix is made of a-z, 0-9 and _, at most 32 of them",
-            );
+            return wrong("prefix", "a prefix is made of a-z, 0-9 and _, at most 32 of them");
         }
         if !(1..=512).contains(&self.connections) {
             return wrong("connections", "a store uses 1 to 512 connections");
@@ -132,7 +129,8 @@ impl fmt::Debug for Opening {
 /// Reads the URL and puts the settings of durability in order. The URL never stands in an error: it may hold a password.
 pub(super) async fn read(url: &str, config: &MongoConfig) -> Result<Opening> {
     config.validate()?;
-    let wrong = |setting: &'static str, message: &'static str| Error::config(message).with("setting", setting);
+    let wrong =
+        |setting: &'static str, message: &'static str| Error::config(message).with("setting", setting);
     let mut options = ClientOptions::parse(url).await.map_err(|error| {
         let unreadable = wrong(
             "url",
@@ -140,9 +138,10 @@ pub(super) async fn read(url: &str, config: &MongoConfig) -> Result<Opening> {
              mongodb+srv://..; reserved characters of user and password are percent-encoded",
         );
         match &*error.kind {
-            mongodb::error::ErrorKind::DnsResolve { .. } => {
-                wrong("url", "the hosts of the mongodb+srv URL cannot be found in the DNS")
-            }
+            mongodb::error::ErrorKind::DnsResolve { .. } => wrong(
+                "url",
+                "the hosts of the mongodb+srv URL cannot be found in the DNS",
+            ),
             // The driver's words name the option that is wrong, but may quote the URL.
             mongodb::error::ErrorKind::InvalidArgument { message, .. } if !url.contains('@') => {
                 unreadable.with("driver", message)
@@ -221,7 +220,11 @@ mod tests {
             ("mongodb://ana:hunt@er2@localhost/crm", config(), "url"),
             ("mongodb://ana:hunter2@localhost", config(), "database"),
             ("mongodb://ana:hunter2@localhost/crm?w=1", config(), "url"),
-            ("mongodb://ana:hunter2@localhost/crm?journal=false", config(), "url"),
+            (
+                "mongodb://ana:hunter2@localhost/crm?journal=false",
+                config(),
+                "url",
+            ),
             (
                 "mongodb://ana:hunter2@localhost/crm?readPreference=secondary",
                 config(),

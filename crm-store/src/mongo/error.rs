@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crm_core::record::Schema;
+use crm_core::record::{Index, Schema};
 use crm_core::{Error, ErrorKind as Kind};
 use mongodb::bson::{RawBsonRef, RawDocument};
 use mongodb::error::{Error as DriverError, ErrorKind, WriteFailure};
@@ -37,8 +37,7 @@ pub(super) mod code {
     pub(crate) const INDEX_BUILD_ABORTED: i32 = 276;
     pub(crate) const INDEX_BUILD_IN_PROGRESS: i32 = 333;
     /// The server steps down, starts, stops, or is no primary.
-    pub(crate) const NOT_SERVING: [i32; 11] =
-        [6, 7, 89, 91, 189, 9001, 10058, 10107, 11600, 11602, 13435];
+    pub(crate) const NOT_SERVING: [i32; 11] = [6, 7, 89, 91, 189, 9001, 10058, 10107, 11600, 11602, 13435];
 }
 
 /// The code of the server's error, if it answered with one.
@@ -60,9 +59,10 @@ pub(super) fn classify(error: &DriverError) -> Error {
         }
         // Written here, but not yet where it is safe.
         ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => by_code(concern.code).effect_unknown(),
-        ErrorKind::Authentication { .. } => {
-            Error::new(Kind::Unauthenticated, "MongoDB refused user or password; check the URL and authSource")
-        }
+        ErrorKind::Authentication { .. } => Error::new(
+            Kind::Unauthenticated,
+            "MongoDB refused user or password; check the URL and authSource",
+        ),
         ErrorKind::Io(io) => {
             let kind = if io.kind() == io::ErrorKind::TimedOut {
                 Error::new(Kind::Timeout, "the connection to MongoDB gave no answer in time")
@@ -75,21 +75,23 @@ pub(super) fn classify(error: &DriverError) -> Error {
         ErrorKind::ConnectionPoolCleared { .. } => unavailable("the connections to MongoDB were given up"),
         ErrorKind::DnsResolve { .. } => unavailable("a MongoDB server's name was not found in the DNS"),
         ErrorKind::Shutdown => unavailable("the MongoDB client was shut down"),
-        ErrorKind::InvalidTlsConfig { .. } => {
-            Error::config("the TLS settings of the MongoDB URL cannot be used; check tlsCAFile and tlsCertificateKeyFile")
-                .with("setting", "url")
-        }
-        ErrorKind::SessionsNotSupported | ErrorKind::IncompatibleServer { .. } => Error::config(
-            "this MongoDB server is too old; use 6.0 or later on a replica set",
+        ErrorKind::InvalidTlsConfig { .. } => Error::config(
+            "the TLS settings of the MongoDB URL cannot be used; check tlsCAFile and tlsCertificateKeyFile",
         )
         .with("setting", "url"),
+        ErrorKind::SessionsNotSupported | ErrorKind::IncompatibleServer { .. } => {
+            Error::config("this MongoDB server is too old; use 6.0 or later on a replica set")
+                .with("setting", "url")
+        }
         ErrorKind::InvalidArgument { .. } | ErrorKind::Bson(_) => {
             Error::invalid("a record cannot be sent to MongoDB: it is too large or nested too deeply")
         }
         ErrorKind::InvalidResponse { .. } => {
             Error::new(Kind::Unexpected, "MongoDB gave an answer that cannot be read")
         }
-        ErrorKind::Transaction { .. } => Error::unexpected("MongoDB's driver refused a step of a transaction"),
+        ErrorKind::Transaction { .. } => {
+            Error::unexpected("MongoDB's driver refused a step of a transaction")
+        }
         _ => Error::unexpected("MongoDB's driver failed"),
     }
 }
@@ -117,7 +119,10 @@ fn server_selection(message: &str) -> Error {
 pub(super) fn by_code(number: i32) -> Error {
     let new = |kind: Kind, message: &'static str| Error::new(kind, message);
     let error = match number {
-        code::UNAUTHORIZED => new(Kind::PermissionDenied, "the MongoDB user may not do this in this database"),
+        code::UNAUTHORIZED => new(
+            Kind::PermissionDenied,
+            "the MongoDB user may not do this in this database",
+        ),
         code::AUTHENTICATION_FAILED => new(
             Kind::Unauthenticated,
             "MongoDB refused user or password; check the URL and authSource",
@@ -125,7 +130,10 @@ pub(super) fn by_code(number: i32) -> Error {
         code::MAX_TIME_MS_EXPIRED | code::EXCEEDED_TIME_LIMIT => {
             new(Kind::Timeout, "MongoDB stopped the call at its deadline")
         }
-        code::WRITE_CONCERN_TIMEOUT => new(Kind::Timeout, "a majority of the replica set did not confirm in time"),
+        code::WRITE_CONCERN_TIMEOUT => new(
+            Kind::Timeout,
+            "a majority of the replica set did not confirm in time",
+        ),
         code::UNSATISFIABLE_WRITE_CONCERN => {
             Error::config("the replica set has no majority that keeps a journal").with("setting", "url")
         }
@@ -142,7 +150,9 @@ pub(super) fn by_code(number: i32) -> Error {
             Error::invalid("a record is larger than the 16 MiB a MongoDB document can hold")
         }
         code::INDEX_OPTIONS_CONFLICT | code::INDEX_KEY_SPECS_CONFLICT | code::CANNOT_CREATE_INDEX => {
-            Error::config("the collection has an index of this name that is not ours; drop it or set a prefix")
+            Error::config(
+                "the collection has an index of this name that is not ours; drop it or set a prefix",
+            )
         }
         code::OUT_OF_DISK_SPACE => new(Kind::Unavailable, "MongoDB's disk is full"),
         number if code::NOT_SERVING.contains(&number) => {
@@ -169,40 +179,88 @@ pub(super) fn of_single(error: &DriverError) -> Error {
     }
 }
 
-/// The fields of the index that a duplicate key stands in; empty for the record's id.
-pub(super) fn taken(error: &DriverError) -> Option<Vec<String>> {
+/// The unique index that a duplicate key stands in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Clash {
+    /// By its keys, as the server says where the driver hands its answer on.
+    Keys(Vec<String>),
+    /// By its name, out of the server's message.
+    Named(String),
+}
+
+impl Clash {
+    /// Whether it is the record's id that is taken.
+    pub(super) fn is_id(&self) -> bool {
+        match self {
+            Self::Keys(keys) => keys == &[wire::ID],
+            Self::Named(name) => name == "_id_",
+        }
+    }
+
+    /// Out of the part of an answer that tells of the duplicate key.
+    pub(super) fn read(told: &RawDocument) -> Option<Self> {
+        let keys = told.get_document("keyPattern").ok()?;
+        Some(Self::Keys(
+            keys.iter()
+                .filter_map(|pair| Some(pair.ok()?.0.as_str().to_owned()))
+                .collect(),
+        ))
+    }
+
+    /// `E11000 duplicate key error collection: db.name index: <name> dup key: {..}`
+    fn in_words(message: &str) -> Option<Self> {
+        let (_, rest) = message.split_once(" index: ")?;
+        let (name, _) = rest.split_once(" dup key")?;
+        Some(Self::Named(name.to_owned()))
+    }
+}
+
+/// The unique index that was in the way, when one was.
+pub(super) fn taken(error: &DriverError) -> Option<Clash> {
     if code_of(error) != Some(code::DUPLICATE_KEY) {
         return None;
     }
-    Some(error.server_response().and_then(|answer| pattern(answer)).unwrap_or_default())
-}
-
-/// The key pattern in an answer, or in its first write error.
-fn pattern(answer: &RawDocument) -> Option<Vec<String>> {
-    let direct = |doc: &RawDocument| {
-        let keys = doc.get_document("keyPattern").ok()?;
-        Some(
-            keys.iter()
-                .filter_map(|pair| Some(pair.ok()?.0.as_str().to_owned()))
-                .collect::<Vec<String>>(),
-        )
+    let in_answer = || {
+        let answer = error.server_response()?;
+        Clash::read(answer).or_else(|| {
+            match answer.get_array("writeErrors").ok()?.into_iter().next()?.ok()? {
+                RawBsonRef::Document(first) => Clash::read(first),
+                _ => None,
+            }
+        })
     };
-    direct(answer).or_else(|| match answer.get_array("writeErrors").ok()?.into_iter().next()?.ok()? {
-        RawBsonRef::Document(first) => direct(first),
-        _ => None,
-    })
+    let message = match &*error.kind {
+        ErrorKind::Command(command) => command.message.as_str(),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => write.message.as_str(),
+        _ => "",
+    };
+    in_answer()
+        .or_else(|| Clash::in_words(message))
+        .or_else(|| Some(Clash::Named(String::new())))
 }
 
-/// The error for a taken id or unique key, by the keys of the index it stands in.
-pub(super) fn collision(schema: &'static Schema, keys: &[String]) -> Error {
-    let fields: Vec<&str> = keys.iter().map(String::as_str).filter(|key| *key != wire::TENANT).collect();
-    let index = schema
-        .indexes
-        .iter()
-        .find(|index| index.unique && index.fields == fields.as_slice());
+/// The error for a taken id or unique key.
+pub(super) fn collision(schema: &'static Schema, clash: &Clash) -> Error {
+    let fits = |index: &&Index| {
+        index.unique
+            && match clash {
+                Clash::Named(name) => index.name == name,
+                Clash::Keys(keys) => keys
+                    .iter()
+                    .map(String::as_str)
+                    .filter(|key| *key != wire::TENANT)
+                    .eq(index.fields.iter().copied()),
+            }
+    };
+    let name = match schema.indexes.iter().find(fits) {
+        Some(index) => index.name,
+        None if clash.is_id() => "id",
+        // One that somebody else made.
+        None => "unknown",
+    };
     Error::conflict("a record with this id or unique key is already there")
         .with("schema", schema.name)
-        .with("index", index.map_or("id", |index| index.name))
+        .with("index", name)
 }
 
 #[cfg(test)]
@@ -237,6 +295,39 @@ mod tests {
             let error = by_code(number);
             assert_eq!((error.kind(), error.retry()), (kind, retry), "{number}: {error}");
             assert_eq!(error.context("mongodb_code"), Some(number.to_string().as_str()));
+        }
+    }
+
+    #[test]
+    fn the_index_in_the_way_is_named_and_the_key_is_not() {
+        static THING: Schema = Schema {
+            name: "thing",
+            fields: &[],
+            indexes: &[
+                Index::new("thing_plain", &["a"]),
+                Index::unique("thing_ab", &["a", "b"]),
+            ],
+        };
+        let keys = |keys: &[&str]| Clash::Keys(keys.iter().map(|key| (*key).to_owned()).collect());
+        let words = |index: &str| {
+            let message = format!(
+                r#"E11000 duplicate key error collection: crm.thing index: {index} dup key: {{ a: "ana@x" }}"#
+            );
+            Clash::in_words(&message).unwrap()
+        };
+        for (clash, name) in [
+            (keys(&["_id"]), "id"),
+            (words("_id_"), "id"),
+            (keys(&["_id.t", "a", "b"]), "thing_ab"),
+            (words("thing_ab"), "thing_ab"),
+            (keys(&["_id.t", "a"]), "unknown"),
+            (words("thing_plain"), "unknown"),
+        ] {
+            assert_eq!(
+                collision(&THING, &clash).context("index"),
+                Some(name),
+                "{clash:?}"
+            );
         }
     }
 

@@ -64,7 +64,11 @@ pub(super) fn condition(
 /// Whether the filter pins the first field of an index, so that the index leads to the few that can match.
 pub(super) fn is_pinned(schema: &'static Schema, filter: &Filter) -> bool {
     let first = |field: &FieldRef| {
-        field.path.is_empty() && schema.indexes.iter().any(|index| index.fields.first() == Some(&field.field.as_str()))
+        field.path.is_empty()
+            && schema
+                .indexes
+                .iter()
+                .any(|index| index.fields.first() == Some(&field.field.as_str()))
     };
     match filter {
         Filter::And(all) => all.iter().any(|one| is_pinned(schema, one)),
@@ -222,7 +226,8 @@ fn measured(measure: &Measure, ty: FieldType) -> Vec<Document> {
     let field = measure.field().map(wire::place).unwrap_or_default();
     let present = doc! { "$match": { field: { "$ne": Bson::Null } } };
     let value = format!("${field}");
-    let over = |operator: &str, value: Bson| doc! { "$group": { ID: Bson::Null, "measured": { operator: value } } };
+    let over =
+        |operator: &str, value: Bson| doc! { "$group": { ID: Bson::Null, "measured": { operator: value } } };
     match measure {
         Measure::Count => vec![over("$sum", Bson::Int32(1))],
         Measure::Distinct(_) => vec![
@@ -326,7 +331,10 @@ mod tests {
     };
     static OWNED: Schema = Schema {
         name: "owned",
-        fields: &[Field::new("owner", FieldType::Uuid), Field::new("n", FieldType::Int)],
+        fields: &[
+            Field::new("owner", FieldType::Uuid),
+            Field::new("n", FieldType::Int),
+        ],
         indexes: &[],
     };
 
@@ -341,7 +349,10 @@ mod tests {
         for (filter, wanted) in [
             (Filter::All, doc! {}),
             (Filter::Or(vec![]), doc! { "$and": [never()] }),
-            (Filter::eq("name", "$ne"), doc! { "$and": [{ "name": { "$eq": "$ne" } }] }),
+            (
+                Filter::eq("name", "$ne"),
+                doc! { "$and": [{ "name": { "$eq": "$ne" } }] },
+            ),
             (
                 !Filter::ne("n", 1_i64),
                 doc! { "$and": [{ "$nor": [{ "n": { "$nin": [1_i64, Bson::Null] } }] }] },

@@ -101,7 +101,9 @@ async fn check_format(call: &Call<'_>) -> Result<()> {
         }
         Err(fault) => return Err(fault.into_error()),
     };
-    let found = entry.and_then(|entry| entry.get_i64("format").ok()).unwrap_or(i64::MAX);
+    let found = entry
+        .and_then(|entry| entry.get_i64("format").ok())
+        .unwrap_or(i64::MAX);
     if found > FORMAT {
         return Err(Error::new(
             ErrorKind::Corrupt,
@@ -129,7 +131,8 @@ async fn entry(call: &Call<'_>, schema: &'static Schema) -> Result<Option<Entry>
                 hash: hash.to_owned(),
             }),
             _ => Err(
-                Error::new(ErrorKind::Corrupt, "the ledger's entry cannot be read").with("schema", schema.name)
+                Error::new(ErrorKind::Corrupt, "the ledger's entry cannot be read")
+                    .with("schema", schema.name),
             ),
         })
         .transpose()
@@ -138,14 +141,18 @@ async fn entry(call: &Call<'_>, schema: &'static Schema) -> Result<Option<Entry>
 /// Whether the database holds what this schema names, so that records can be read and written.
 pub(super) async fn is_migrated(call: &Call<'_>, schema: &'static Schema) -> Result<()> {
     let missing = || {
-        Error::config("the store has no room for this schema yet; call migrate first").with("schema", schema.name)
+        Error::config("the store has no room for this schema yet; call migrate first")
+            .with("schema", schema.name)
     };
     let Some(entry) = entry(call, schema).await? else {
         return Err(missing());
     };
     let known = Shape::read(schema, &entry.shape)?;
     for field in schema.fields {
-        let stored = known.fields.iter().any(|(name, ty, _)| name == field.name && *ty == field.ty);
+        let stored = known
+            .fields
+            .iter()
+            .any(|(name, ty, _)| name == field.name && *ty == field.ty);
         if !stored {
             return Err(missing().with("field", field.name));
         }
@@ -204,10 +211,17 @@ async fn create(call: &Call<'_>, schema: &'static Schema) -> Result<()> {
         Err(Fault::Driver(error)) if error::code_of(&error) == Some(code::NAMESPACE_EXISTS) => {}
         Err(fault) => return Err(fault.into_error().with("schema", schema.name)),
     }
-    let ours = doc! { TENANT: { "$type": "string" }, OWN_ID: { "$type": "binData" }, VERSION: { "$type": "long" } };
+    let ours =
+        doc! { TENANT: { "$type": "string" }, OWN_ID: { "$type": "binData" }, VERSION: { "$type": "long" } };
     let records = call.link.records(schema);
-    let foreign = records.find_one(doc! { "$nor": [ours] }).projection(doc! { ID: 1 });
-    match call.run(async { foreign.await }).await.map_err(Fault::into_error)? {
+    let foreign = records
+        .find_one(doc! { "$nor": [ours] })
+        .projection(doc! { ID: 1 });
+    match call
+        .run(async { foreign.await })
+        .await
+        .map_err(Fault::into_error)?
+    {
         None => Ok(()),
         Some(_) => Err(Error::config(
             "the database holds a collection of this name that is not ours; set a prefix or another database",
@@ -232,7 +246,9 @@ fn specification(schema: &'static Schema, index: &Index) -> Document {
         .fields
         .iter()
         .filter(|name| schema.field(name).is_some_and(|(_, field)| field.nullable));
-    let there: Document = nullable.map(|name| ((*name).to_owned(), doc! { "$exists": true }.into())).collect();
+    let there: Document = nullable
+        .map(|name| ((*name).to_owned(), doc! { "$exists": true }.into()))
+        .collect();
     let mut specification = doc! { "key": keys, "name": index.name, "unique": true };
     if !there.is_empty() {
         specification.insert("partialFilterExpression", there);
@@ -266,11 +282,17 @@ async fn add_index(
                     .with("index", index.name)
             }
             // Another process builds the same one at this moment.
-            Some(code::INDEX_BUILD_ABORTED | code::INDEX_BUILD_IN_PROGRESS | code::BACKGROUND_OPERATION_IN_PROGRESS) => {
+            Some(
+                code::INDEX_BUILD_ABORTED
+                | code::INDEX_BUILD_IN_PROGRESS
+                | code::BACKGROUND_OPERATION_IN_PROGRESS,
+            ) => {
                 patience.again(error::classify(&error)).await?;
                 continue;
             }
-            _ => error::classify(&error).with("schema", schema.name).with("index", index.name),
+            _ => error::classify(&error)
+                .with("schema", schema.name)
+                .with("index", index.name),
         });
     }
 }
@@ -293,19 +315,27 @@ fn grown(schema: &'static Schema, before: &Shape) -> Result<(Vec<&'static Index>
     for (name, ty, nullable) in &before.fields {
         match schema.field(name) {
             None => {
-                return refused("a stored field is no longer in the schema; keep it", "field", name);
-            }
-            Some((_, field)) if field.ty != *ty => {
-                return Err(
-                    Error::config("a field is stored with another type; give the new one another name")
-                        .with("schema", schema.name)
-                        .with("field", name)
-                        .with("stored", format!("{ty:?}"))
-                        .with("wanted", format!("{:?}", field.ty)),
+                return refused(
+                    "a stored field is no longer in the schema; keep it",
+                    "field",
+                    name,
                 );
             }
+            Some((_, field)) if field.ty != *ty => {
+                return Err(Error::config(
+                    "a field is stored with another type; give the new one another name",
+                )
+                .with("schema", schema.name)
+                .with("field", name)
+                .with("stored", format!("{ty:?}"))
+                .with("wanted", format!("{:?}", field.ty)));
+            }
             Some((_, field)) if field.nullable != *nullable => {
-                return refused("whether a stored field may be absent cannot be changed", "field", name);
+                return refused(
+                    "whether a stored field may be absent cannot be changed",
+                    "field",
+                    name,
+                );
             }
             Some(_) => {}
         }
@@ -324,10 +354,18 @@ fn grown(schema: &'static Schema, before: &Shape) -> Result<(Vec<&'static Index>
         match schema.indexes.iter().find(|index| index.name == name) {
             Some(index) if index.fields.iter().eq(fields.iter()) && index.unique == *unique => {}
             Some(_) => {
-                return refused("an index cannot be changed; give the new one another name", "index", name);
+                return refused(
+                    "an index cannot be changed; give the new one another name",
+                    "index",
+                    name,
+                );
             }
             None if *unique => {
-                return refused("a unique index is no longer in the schema; keep it", "index", name);
+                return refused(
+                    "a unique index is no longer in the schema; keep it",
+                    "index",
+                    name,
+                );
             }
             None => dropped.push(name.clone()),
         }

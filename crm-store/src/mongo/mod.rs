@@ -35,7 +35,7 @@ mod single;
 mod unit;
 mod wire;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -63,10 +63,18 @@ pub struct MongoStore {
     info: ProviderInfo,
     link: Link,
     transactions: bool,
-    /// Schemas known to be migrated, by their address.
-    known: Mutex<HashSet<usize>>,
+    known: Mutex<Known>,
     /// One claim at a time and schema, so that the claimers of one process do not get into each other's way.
     queues: Mutex<HashMap<&'static str, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// What the store knows of the database's schemas.
+#[derive(Default)]
+struct Known {
+    /// Those the database has room for, by their address.
+    there: HashSet<usize>,
+    /// Those room was made for through this store.
+    migrated: BTreeMap<&'static str, &'static Schema>,
 }
 
 impl fmt::Debug for MongoStore {
@@ -110,9 +118,12 @@ impl MongoStore {
         let call = link.call(None).await?;
         let hello = command(&call, doc! { "hello": 1 }).await?;
         if hello.get_i32("maxWireVersion").unwrap_or_default() < OLDEST {
-            return Err(Error::config("this MongoDB server is too old; use 6.0 or later").with("setting", "url"));
+            return Err(
+                Error::config("this MongoDB server is too old; use 6.0 or later").with("setting", "url")
+            );
         }
-        let transactions = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+        let transactions =
+            hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
         if !transactions && !link.config.without_transactions {
             return Err(Error::config(
                 "a standalone MongoDB server has no transactions; start it with --replSet and call rs.initiate() \
@@ -131,19 +142,23 @@ impl MongoStore {
     }
 
     /// A place for a call about these schemas, which were migrated.
-    async fn call(&self, ctx: &Context, schemas: impl IntoIterator<Item = &'static Schema>) -> Result<Call<'_>> {
+    async fn call(
+        &self,
+        ctx: &Context,
+        schemas: impl IntoIterator<Item = &'static Schema>,
+    ) -> Result<Call<'_>> {
         let call = self.link.call(Some(ctx)).await?;
         for schema in schemas {
             let address = std::ptr::from_ref(schema).addr();
-            if !self.known().contains(&address) {
+            if !self.known().there.contains(&address) {
                 migrate::is_migrated(&call, schema).await?;
-                self.known().insert(address);
+                self.known().there.insert(address);
             }
         }
         Ok(call)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashSet<usize>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,7 +175,12 @@ impl MongoStore {
         }
     }
 
-    async fn found(&self, ctx: &Context, schema: &'static Schema, ids: &[Uuid]) -> Result<Vec<Option<Stored>>> {
+    async fn found(
+        &self,
+        ctx: &Context,
+        schema: &'static Schema,
+        ids: &[Uuid],
+    ) -> Result<Vec<Option<Stored>>> {
         let call = self.call(ctx, [schema]).await?;
         let mut found = HashMap::with_capacity(ids.len());
         for ids in ids.chunks(IDS) {
@@ -171,7 +191,8 @@ impl MongoStore {
                 found.insert(stored.id, stored);
                 Ok(())
             };
-            call.read(schema, pipeline, Some(IDS + 1), false, &mut take).await?;
+            call.read(schema, pipeline, Some(IDS + 1), false, &mut take)
+                .await?;
         }
         // Asked twice for one id, both places get it.
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
@@ -179,7 +200,7 @@ impl MongoStore {
 
     async fn page(&self, ctx: &Context, schema: &'static Schema, query: &Query) -> Result<Page<Stored>> {
         query.validate(schema)?;
-        let call = self.call(ctx, schemas(schema, &query.filter)).await?;
+        let call = self.call(ctx, looked_at(schema, &query.filter)).await?;
         let limit = query.limit as usize;
         let pipeline = pipeline::find(self.of(ctx, schema), query)?;
         let mut items = Vec::with_capacity(limit.min(256));
@@ -187,7 +208,8 @@ impl MongoStore {
             items.push(wire::stored(schema, document)?);
             Ok(())
         };
-        call.read(schema, pipeline, Some(limit + 2), false, &mut take).await?;
+        call.read(schema, pipeline, Some(limit + 2), false, &mut take)
+            .await?;
         let more = items.len() > limit;
         items.truncate(limit);
         let key = |last: &Stored, field: &str| match field {
@@ -203,7 +225,7 @@ impl MongoStore {
 
     async fn counted(&self, ctx: &Context, schema: &'static Schema, filter: &Filter) -> Result<u64> {
         filter.validate(schema)?;
-        let call = self.call(ctx, schemas(schema, filter)).await?;
+        let call = self.call(ctx, looked_at(schema, filter)).await?;
         let pipeline = pipeline::count(self.of(ctx, schema), filter)?;
         let mut count = 0;
         let mut take = |document: &RawDocument| {
@@ -228,7 +250,7 @@ impl MongoStore {
         mut columns: Vec<Column>,
         after: &mut Option<Uuid>,
     ) -> Result<Table> {
-        let call = self.call(ctx, schemas(schema, &scan.filter)).await?;
+        let call = self.call(ctx, looked_at(schema, &scan.filter)).await?;
         let pipeline = pipeline::scan(self.of(ctx, schema), scan, *after)?;
         let mut take = |document: &RawDocument| {
             let id = wire::id_of(schema, document)?;
@@ -253,7 +275,8 @@ impl MongoStore {
             })
         };
         let at_once = scan.chunk_rows.saturating_add(1);
-        call.read(schema, pipeline, Some(at_once), false, &mut take).await?;
+        call.read(schema, pipeline, Some(at_once), false, &mut take)
+            .await?;
         Table::new(columns)
     }
 
@@ -262,7 +285,7 @@ impl MongoStore {
         if aggregate.by.is_empty() && aggregate.measures.is_empty() {
             return Err(Error::invalid("an aggregate needs a group or a measure").with("schema", schema.name));
         }
-        let call = self.call(ctx, schemas(schema, &aggregate.filter)).await?;
+        let call = self.call(ctx, looked_at(schema, &aggregate.filter)).await?;
         let types = pipeline::types(schema, aggregate)?;
         let names = aggregate
             .by
@@ -278,7 +301,10 @@ impl MongoStore {
         let mut take = |document: &RawDocument| {
             rows += 1;
             let row = pipeline::group(schema, aggregate, &types, document)?;
-            columns.iter_mut().zip(row).try_for_each(|(column, value)| column.push(value))
+            columns
+                .iter_mut()
+                .zip(row)
+                .try_for_each(|(column, value)| column.push(value))
         };
         let one_moment = self.transactions && pipeline::needs_one_moment(aggregate);
         call.read(schema, pipeline, None, one_moment, &mut take).await?;
@@ -288,14 +314,19 @@ impl MongoStore {
             let empty = mongodb::bson::RawDocumentBuf::try_from(&empty)
                 .map_err(|_| Error::unexpected("an empty document"))?;
             let row = pipeline::group(schema, aggregate, &types, &empty)?;
-            columns.iter_mut().zip(row).try_for_each(|(column, value)| column.push(value))?;
+            columns
+                .iter_mut()
+                .zip(row)
+                .try_for_each(|(column, value)| column.push(value))?;
         }
         Table::new(columns)
     }
 
     async fn applied(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {
         for (position, write) in writes.iter().enumerate() {
-            if let Write::Insert { record, .. } | Write::Update { record, .. } | Write::Put { record, .. } = write {
+            if let Write::Insert { record, .. } | Write::Update { record, .. } | Write::Put { record, .. } =
+                write
+            {
                 Record::validate(record).map_err(|error| error.with("write", position))?;
             }
         }
@@ -314,7 +345,7 @@ impl MongoStore {
 }
 
 /// The schemas a question is about: the records' own, and those its filter looks at.
-fn schemas(schema: &'static Schema, filter: &Filter) -> Vec<&'static Schema> {
+fn looked_at(schema: &'static Schema, filter: &Filter) -> Vec<&'static Schema> {
     let related = std::cell::RefCell::new(vec![schema]);
     filter.any(&|leaf| {
         if let Filter::Related(one) = leaf {
@@ -364,9 +395,16 @@ impl RecordStore for MongoStore {
             .map_err(named)?;
         let call = self.link.call(None).await.map_err(named)?;
         migrate::migrate(&call, schemas).await.map_err(named)?;
-        self.known()
-            .extend(schemas.iter().map(|schema| std::ptr::from_ref(*schema).addr()));
+        let mut known = self.known();
+        for schema in schemas {
+            known.there.insert(std::ptr::from_ref(*schema).addr());
+            known.migrated.insert(schema.name, schema);
+        }
         Ok(())
+    }
+
+    fn schemas(&self) -> Vec<&'static Schema> {
+        self.known().migrated.values().copied().collect()
     }
 
     async fn apply(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {
@@ -398,7 +436,10 @@ impl RecordStore for MongoStore {
         claim.validate(schema).map_err(named)?;
         let queue = self.queue(schema);
         let _turn = queue.lock().await;
-        let call = self.call(ctx, schemas(schema, &claim.due)).await.map_err(named)?;
+        let call = self
+            .call(ctx, looked_at(schema, &claim.due))
+            .await
+            .map_err(named)?;
         let taken = if self.transactions {
             claim::together(&call, self.of(ctx, schema), claim).await
         } else {
@@ -440,7 +481,12 @@ impl RecordStore for MongoStore {
 
     /// Sums and groups may spill to the server's disk. Numbers of different values beside other measures are read at one
     /// moment (`snapshot`), which the server keeps for five minutes unless told otherwise.
-    async fn aggregate(&self, ctx: &Context, schema: &'static Schema, aggregate: &Aggregate) -> Result<Table> {
+    async fn aggregate(
+        &self,
+        ctx: &Context,
+        schema: &'static Schema,
+        aggregate: &Aggregate,
+    ) -> Result<Table> {
         self.grouped(ctx, schema, aggregate)
             .await
             .map_err(|error| error.operation("store.aggregate"))

@@ -58,7 +58,13 @@ fn staged(mut first: Vec<Document>, condition: Condition, sort: Option<Document>
 
 /// A page of records, and one more when there are more.
 pub(super) fn find(of: Of<'_>, query: &Query) -> Result<Vec<Document>> {
-    ordered(of, &query.filter, &query.order, query.after.as_ref(), i64::from(query.limit) + 1)
+    ordered(
+        of,
+        &query.filter,
+        &query.order,
+        query.after.as_ref(),
+        i64::from(query.limit) + 1,
+    )
 }
 
 /// The first `limit` records in this order, after the cursor when given.
@@ -171,11 +177,13 @@ fn key(by: &GroupBy) -> Bson {
         }
         GroupBy::Month(_) => {
             // The quotient is near a whole number, but far ones are not exact floats.
-            let millis = doc! { "$round": { "$divide": [{ "$subtract": [&value, floor(1000, 2000)] }, 1000_i64] } };
+            let millis =
+                doc! { "$round": { "$divide": [{ "$subtract": [&value, floor(1000, 2000)] }, 1000_i64] } };
             let month = doc! { "$dateToString": {
                 "date": { "$toDate": { "$toLong": millis } }, "format": "%Y-%m", "timezone": "UTC",
             } };
-            let written = doc! { "$and": [{ "$gte": [&value, FIRST_YEAR] }, { "$lte": [&value, LAST_YEAR] }] };
+            let written =
+                doc! { "$and": [{ "$gte": [&value, FIRST_YEAR] }, { "$lte": [&value, LAST_YEAR] }] };
             // Outside of these years: an empty text, which is told.
             let told = doc! { "$cond": [written, month, ""] };
             doc! { "$cond": [{ "$gt": [&value, Bson::Null] }, told, Bson::Null] }.into()
@@ -204,7 +212,10 @@ pub(super) fn aggregate(of: Of<'_>, aggregate: &Aggregate) -> Result<Vec<Documen
     let mut plain = doc! { ID: &by };
     let mut branches: Vec<Vec<Document>> = Vec::new();
     for (i, (_, measure)) in aggregate.measures.iter().enumerate() {
-        let value = measure.field().map(|field| format!("${}", wire::place(field))).unwrap_or_default();
+        let value = measure
+            .field()
+            .map(|field| format!("${}", wire::place(field)))
+            .unwrap_or_default();
         match measure {
             Measure::Count => {
                 plain.insert(format!("m{i}"), doc! { "$sum": 1 });
@@ -287,7 +298,9 @@ pub(super) fn group(
         let value = get('m').unwrap_or(RawBsonRef::Null);
         row.push(match (measure, value) {
             (Measure::Count | Measure::Distinct(_), RawBsonRef::Null) => Value::Int(0),
-            (Measure::Sum(_), _) if get('n').is_none_or(|n| wire::value(FieldType::Int, n) == Some(Value::Int(0))) => {
+            (Measure::Sum(_), _)
+                if get('n').is_none_or(|n| wire::value(FieldType::Int, n) == Some(Value::Int(0))) =>
+            {
                 Value::Null
             }
             // MongoDB goes on with a float where an integer ends.

@@ -9,7 +9,7 @@ use mongodb::options::ReturnDocument;
 use super::apply::{changed, stale};
 use super::error;
 use super::link::{Call, Fault, is_passing, late};
-use super::wire::{self, ID, VERSION};
+use super::wire::{self, VERSION};
 
 /// How a single write ended.
 enum Ended {
@@ -35,8 +35,9 @@ async fn once(call: &Call<'_>, tenant: &TenantId, write: &Write) -> Result<Ended
     let id = write.id();
     let found = match write {
         Write::Insert { record, .. } => {
-            let document = RawDocumentBuf::try_from(&wire::fresh(tenant, id, record)?)
-                .map_err(|_| Error::invalid("a record cannot be written as BSON").with("schema", record.schema().name))?;
+            let document = RawDocumentBuf::try_from(&wire::fresh(tenant, id, record)?).map_err(|_| {
+                Error::invalid("a record cannot be written as BSON").with("schema", record.schema().name)
+            })?;
             let inserted = call.run(async { records.insert_one(document).await }).await;
             inserted.map(|_| Some(1))
         }
@@ -91,15 +92,15 @@ fn failed(write: &Write, fault: Fault) -> Result<Ended> {
         Fault::Late => return Err(late().effect_unknown()),
         Fault::Told(error) => return Err(error),
     };
-    if let Some(keys) = error::taken(&driver) {
-        let collision = error::collision(write.schema(), &keys).with("write", 0);
+    if let Some(clash) = error::taken(&driver) {
+        let collision = error::collision(write.schema(), &clash).with("write", 0);
         return match write {
             Write::Insert {
                 on_conflict: OnConflict::Skip,
                 ..
             } => Ok(Ended::Done(Outcome::Skipped)),
             // Two blind writes added it at the same moment: the second replaces.
-            Write::Put { .. } if keys == [ID] => Ok(Ended::Again(collision)),
+            Write::Put { .. } if clash.is_id() => Ok(Ended::Again(collision)),
             _ => Err(collision),
         };
     }

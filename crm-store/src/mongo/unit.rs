@@ -9,7 +9,7 @@ use mongodb::error::UNKNOWN_TRANSACTION_COMMIT_RESULT;
 use mongodb::options::{AggregateOptions, FindOptions, ReadConcern, TransactionOptions};
 
 use super::config::durable;
-use super::error::{self, code};
+use super::error::{self, Clash, code};
 use super::link::{Call, Fault, is_passing, late};
 
 /// Why a unit of work ended without success. Nothing of it is there, unless the error says that it may be.
@@ -43,8 +43,8 @@ impl From<Fault> for Stop {
 pub(super) struct Wrote {
     /// How many documents it found or added, in the order of its statements up to the first failure.
     pub(super) count: usize,
-    /// The first statement that failed on a taken key: its position and the keys of the index.
-    pub(super) taken: Option<(usize, Vec<String>)>,
+    /// The first statement that failed on a taken key: its position and the index.
+    pub(super) taken: Option<(usize, Clash)>,
 }
 
 /// An open unit of work. Dropped, it is given up: the driver tells the server.
@@ -103,7 +103,7 @@ impl<'a> Unit<'a> {
             Ok(answer) => wrote(schema, &answer),
             Err(Fault::Driver(error)) if error::code_of(&error) == Some(code::DUPLICATE_KEY) => Ok(Wrote {
                 count: 0,
-                taken: error::taken(&error).map(|keys| (0, keys)),
+                taken: error::taken(&error).map(|clash| (0, clash)),
             }),
             Err(fault) => Err(fault.into()),
         }
@@ -121,7 +121,10 @@ impl<'a> Unit<'a> {
         options.projection = Some(fields);
         options.max_time = self.call.left();
         let records = self.call.link.records(schema);
-        let asked = records.find(filter).with_options(options).session(&mut self.session);
+        let asked = records
+            .find(filter)
+            .with_options(options)
+            .session(&mut self.session);
         let mut cursor = self.call.run(async { asked.await }).await?;
         while self.call.run(cursor.advance(&mut self.session)).await? {
             take(cursor.current())?;
@@ -194,8 +197,11 @@ fn wrote(schema: &'static Schema, answer: &Document) -> Result<Wrote, Stop> {
     };
     let unreadable = || {
         Stop::Failed(
-            Error::new(ErrorKind::Unexpected, "MongoDB gave an answer that cannot be read")
-                .with("schema", schema.name),
+            Error::new(
+                ErrorKind::Unexpected,
+                "MongoDB gave an answer that cannot be read",
+            )
+            .with("schema", schema.name),
         )
     };
     let count = number(answer, "n").ok_or_else(unreadable)?;
@@ -206,13 +212,11 @@ fn wrote(schema: &'static Schema, answer: &Document) -> Result<Wrote, Stop> {
     let position = number(first, "index").ok_or_else(unreadable)?;
     match first.get_i32("code") {
         Ok(code::DUPLICATE_KEY) => {
-            let keys = first
-                .get_document("keyPattern")
-                .map(|keys| keys.keys().cloned().collect())
-                .unwrap_or_default();
+            let told = RawDocumentBuf::try_from(first).map_err(|_| unreadable())?;
+            let clash = Clash::read(&told).ok_or_else(unreadable)?;
             Ok(Wrote {
                 count,
-                taken: Some((position, keys)),
+                taken: Some((position, clash)),
             })
         }
         Ok(code @ (code::WRITE_CONFLICT | code::LOCK_TIMEOUT | code::NO_SUCH_TRANSACTION)) => {

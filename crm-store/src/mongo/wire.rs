@@ -102,7 +102,9 @@ fn hex(bytes: &[u8]) -> String {
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |c: u8| char::from(c).to_digit(16).and_then(|n| u8::try_from(n).ok());
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
+    let bytes = pairs
+        .iter()
+        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
     rest.is_empty().then(|| bytes.collect()).flatten()
 }
 
@@ -205,7 +207,9 @@ pub(super) fn text_at(stored: RawBsonRef<'_>, keys: &[String]) -> Option<String>
     let field = stored.as_document()?;
     let found = if field.get("d").ok()?.is_some() {
         let whole = document(stored)?;
-        keys.iter().try_fold(&whole, |json, key| json.as_object()?.get(key))?.clone()
+        keys.iter()
+            .try_fold(&whole, |json, key| json.as_object()?.get(key))?
+            .clone()
     } else {
         let mut at = field.get("v").ok()??;
         for key in keys {
@@ -239,12 +243,9 @@ pub(super) fn value(ty: FieldType, stored: RawBsonRef<'_>) -> Option<Value> {
 }
 
 fn damaged(schema: &'static Schema, field: &str) -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        "a stored value is not what its schema says",
-    )
-    .with("schema", schema.name)
-    .with("field", field)
+    Error::new(ErrorKind::Corrupt, "a stored value is not what its schema says")
+        .with("schema", schema.name)
+        .with("field", field)
 }
 
 /// [`value`] of a field, or an error that names it.
@@ -364,9 +365,14 @@ mod tests {
 
     #[test]
     fn keys_are_escaped_so_that_a_path_is_only_a_path() {
-        for key in ["", ".", "$", "$$ROOT", "a.b.c", "%", "%2E", "%25", "\0", "日本", "0", "_", "a"] {
+        for key in [
+            "", ".", "$", "$$ROOT", "a.b.c", "%", "%2E", "%25", "\0", "日本", "0", "_", "a",
+        ] {
             let escaped = escaped(key);
-            assert!(escaped.starts_with('_') && !escaped.contains(['.', '$', '\0']), "{escaped}");
+            assert!(
+                escaped.starts_with('_') && !escaped.contains(['.', '$', '\0']),
+                "{escaped}"
+            );
             assert_eq!(unescaped(&escaped).as_deref(), Some(key));
         }
         for foreign in ["a", "", "_%", "_%2", "_%zz", "_%é"] {

@@ -17,7 +17,8 @@ pub(crate) fn url() -> Option<String> {
     match std::env::var("OPEN_CRM_TEST_MONGODB_URL") {
         Ok(url) => Some(url),
         Err(_) => {
-            let told = "SKIPPED: MongoDB (OPEN_CRM_TEST_MONGODB_URL is not set; scripts/test starts the server)\n";
+            let told =
+                "SKIPPED: MongoDB (OPEN_CRM_TEST_MONGODB_URL is not set; scripts/test starts the server)\n";
             let _ = std::io::stderr().write_all(told.as_bytes());
             assert!(
                 std::env::var_os("OPEN_CRM_REQUIRE_BACKENDS").is_none(),
@@ -46,12 +47,17 @@ impl Scratch {
     }
 
     pub(crate) async fn open(&self, config: MongoConfig) -> MongoStore {
-        MongoStore::open(&self.url, config.database(&self.name)).await.unwrap()
+        MongoStore::open(&self.url, config.database(&self.name))
+            .await
+            .unwrap()
     }
 
     /// A connection that knows nothing of the store.
     pub(crate) async fn raw(&self) -> mongodb::Database {
-        Client::with_uri_str(&self.url).await.unwrap().database(&self.name)
+        Client::with_uri_str(&self.url)
+            .await
+            .unwrap()
+            .database(&self.name)
     }
 }
 
@@ -60,7 +66,9 @@ impl Drop for Scratch {
         let (url, name) = (self.url.clone(), self.name.clone());
         // A runtime of its own: the test's may be going down.
         let gone = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             runtime.block_on(async {
                 let client = Client::with_uri_str(&url).await.map_err(std::io::Error::other)?;
                 client.database(&name).drop().await.map_err(std::io::Error::other)
@@ -98,7 +106,9 @@ const SEQUENCES: usize = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_sequence_of_operations_ends_as_in_the_model() {
-    let Some((store, _scratch)) = fresh().await else { return };
+    let Some((store, _scratch)) = fresh().await else {
+        return;
+    };
     agrees_with_memory(store, 20_261_122, SEQUENCES, 50).await;
 }
 
@@ -106,6 +116,11 @@ async fn any_sequence_of_operations_ends_as_in_the_model() {
 async fn the_server_is_the_one_of_the_tests() {
     let Some(url) = url() else { return };
     let scratch = Scratch::new(url);
-    let hello = scratch.raw().await.run_command(doc! { "hello": 1 }).await.unwrap();
+    let hello = scratch
+        .raw()
+        .await
+        .run_command(doc! { "hello": 1 })
+        .await
+        .unwrap();
     assert_eq!(hello.get_str("setName").unwrap(), "rs0");
 }
