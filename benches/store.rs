@@ -374,10 +374,11 @@ impl Bench {
         );
         drop(table);
         let mut rows = 0;
-        let work = self.store.scan(&self.ctx, &PROFILE, &scan, &mut |chunk| {
+        let mut take = |chunk: Table| {
             rows += chunk.rows() as u64;
             Ok(())
-        });
+        };
+        let work = self.store.scan(&self.ctx, &PROFILE, &scan, &mut take);
         timed("scan, 12 columns, chunk by chunk", self.rows, work).await?;
         ensure!(rows == self.rows);
         Ok(())

@@ -177,7 +177,7 @@ pub(crate) fn find<D: Dialect>(
     tenant_is(&mut sql, tenant);
     filter::condition::<D>(&mut sql, schema, tenant, &query.filter)?;
     if let Some(cursor) = &query.after {
-        after(&mut sql, schema, &query.order, cursor)?;
+        after::<D>(&mut sql, schema, &query.order, cursor)?;
     }
     order_by(&mut sql, &query.order);
     limit(&mut sql, query.limit as usize + 1);
@@ -185,7 +185,7 @@ pub(crate) fn find<D: Dialect>(
 }
 
 /// The condition of all records behind a cursor.
-fn after(sql: &mut Sql, schema: &'static Schema, order: &[Order], cursor: &Cursor) -> Result<()> {
+fn after<D: Dialect>(sql: &mut Sql, schema: &'static Schema, order: &[Order], cursor: &Cursor) -> Result<()> {
     for (order, key) in order.iter().zip(&cursor.keys) {
         let field = FieldRef {
             field: order.field.clone(),
@@ -197,6 +197,23 @@ fn after(sql: &mut Sql, schema: &'static Schema, order: &[Order], cursor: &Curso
                     .with("field", "after"),
             );
         }
+    }
+    // One comparison, when it means the same: absent values lie before all others and never compare.
+    let plain = order
+        .iter()
+        .zip(&cursor.keys)
+        .all(|(order, key)| !order.descending && !key.is_null());
+    if D::ROW_VALUES && plain && !order.is_empty() {
+        sql.push(" AND (");
+        for order in order {
+            sql.name(&order.field).push(", ");
+        }
+        sql.name("id").push(") > (");
+        for key in &cursor.keys {
+            sql.bind(key.clone()).push(", ");
+        }
+        sql.bind(Value::Uuid(cursor.id)).push(")");
+        return Ok(());
     }
     let nullable = |name: &str| schema.field(name).is_some_and(|(_, field)| field.nullable);
     // A bound on the first key alone lets an index skip what lies before.
@@ -458,11 +475,15 @@ pub(crate) fn insert<D: Dialect>(
     taken: Taken,
 ) -> Question {
     let mut sql = Sql::new::<D>();
-    sql.push("INSERT INTO ")
-        .name(schema.name)
-        .push(" (")
-        .name("tenant")
-        .push(", ");
+    sql.push(if taken == Taken::Replace {
+        "INSERT INTO "
+    } else {
+        D::INSERT
+    })
+    .name(schema.name)
+    .push(" (")
+    .name("tenant")
+    .push(", ");
     record_columns(&mut sql, schema);
     sql.push(") VALUES ").list(", ", rows, |sql, (id, record)| {
         sql.push("(")

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crm_core::record::{FieldType, Value};
-use crm_core::{Error, ErrorKind, Result};
+use crm_core::{Column, Error, ErrorKind, Result, Uuid};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::compile::{Control, Sql, control};
@@ -85,6 +85,21 @@ impl<D: Dialect> Lane<D> {
 
     pub(crate) async fn query(&mut self, sql: Sql, types: &[FieldType]) -> Result<Vec<Vec<Value>>, Fault> {
         D::query(&mut self.connection, sql, types).await
+    }
+
+    pub(crate) async fn columns(
+        &mut self,
+        sql: Sql,
+        types: &[FieldType],
+        whole: &[bool],
+        columns: &mut [Column],
+    ) -> Result<(usize, Option<Uuid>), Fault> {
+        D::columns(&mut self.connection, sql, types, whole, columns).await
+    }
+
+    /// How many rows the insert that just failed left.
+    pub(crate) async fn inserted(&mut self) -> Result<usize, Fault> {
+        D::inserted(&mut self.connection).await
     }
 
     /// Runs statements one after another up to the first that fails: how many rows each changed, and that failure.

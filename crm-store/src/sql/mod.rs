@@ -148,6 +148,20 @@ impl<D: Driver> SqlStore<D> {
         Ok(rows)
     }
 
+    /// Asks for columns on a reading connection.
+    async fn ask_columns(
+        &self,
+        (sql, types): compile::Question,
+        whole: &[bool],
+        columns: &mut [Column],
+    ) -> Result<(usize, Option<Uuid>)> {
+        let mut lane = self.reader().await?;
+        let done = lane.columns(sql, &types, whole, columns).await;
+        let done = done.map_err(Fault::into_error)?;
+        lane.put_back();
+        Ok(done)
+    }
+
     async fn claim_within(
         lane: &mut Lane<D>,
         tenant: &TenantId,
@@ -192,16 +206,6 @@ fn stored(schema: &'static Schema, row: Vec<Value>) -> Result<Stored> {
             .with("field", field)
     })?;
     Ok(Stored { id, version, record })
-}
-
-/// A JSON value as a text column holds it: a whole field as JSON; below one, strings as they are; null as absent.
-fn json_text(value: Value, whole: bool) -> Value {
-    match value {
-        Value::Json(serde_json::Value::Null) => Value::Null,
-        Value::Json(serde_json::Value::String(text)) if !whole => Value::Text(text),
-        Value::Json(json) => Value::Text(json.to_string()),
-        other => other,
-    }
 }
 
 #[async_trait]
@@ -267,6 +271,9 @@ impl<D: Driver> RecordStore for SqlStore<D> {
                 let stored = stored(schema, row).map_err(|error| error.operation("store.get"))?;
                 found.insert(stored.id, stored);
             }
+        }
+        if found.len() == ids.len() {
+            return Ok(ids.iter().map(|id| found.remove(id)).collect());
         }
         // Asked twice for one id, both places get it.
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
@@ -337,24 +344,17 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         let mut after = None;
         loop {
             let question = compile::scan::<D>(schema, ctx.tenant(), scan, after).map_err(named)?;
-            let rows = self.ask(question).await.map_err(named)?;
-            if rows.is_empty() {
+            let mut columns = empty.clone();
+            let (rows, last) = self
+                .ask_columns(question, &whole, &mut columns)
+                .await
+                .map_err(named)?;
+            if rows == 0 {
                 return Ok(());
             }
-            let last = rows.len() < scan.chunk_rows;
-            let mut columns = empty.clone();
-            for row in rows {
-                let mut row = row.into_iter();
-                after = row.next().and_then(|id| id.as_uuid());
-                columns
-                    .iter_mut()
-                    .zip(&whole)
-                    .zip(row)
-                    .try_for_each(|((column, whole), value)| column.push(json_text(value, *whole)))
-                    .map_err(named)?;
-            }
+            after = last;
             take(Table::new(columns).map_err(named)?)?;
-            if last {
+            if rows < scan.chunk_rows {
                 return Ok(());
             }
         }

@@ -122,6 +122,13 @@ async fn rows_in<D: Dialect>(
 ) -> Result<()> {
     match statement(lane, tenant, schema, taken, rows, outcomes).await {
         Ok(()) => Ok(()),
+        Err(fault @ Fault::Taken(_)) if D::INSERT_KEEPS && taken == Taken::Fail => {
+            let before = match rows.len() {
+                1 => 0,
+                _ => lane.inserted().await.map_err(Fault::into_error)?,
+            };
+            Err(collided(schema, at + before, fault))
+        }
         Err(Fault::Taken(_)) if rows.len() > 1 => {
             // The statement had no effect. One by one, the row that collides shows.
             for (i, row) in rows.iter().enumerate() {

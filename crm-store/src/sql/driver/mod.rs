@@ -7,7 +7,7 @@ use std::fmt;
 use async_trait::async_trait;
 use crm_core::capability::StoreCapability;
 use crm_core::record::{FieldType, Schema, Value};
-use crm_core::{Error, Result};
+use crm_core::{Column, Error, Result, Uuid};
 
 pub use sqlite::{Sqlite, SqliteConfig};
 
@@ -68,6 +68,13 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     const TABLE_OPTIONS: &'static str;
     /// Begins a unit of work that may write.
     const BEGIN: &'static str;
+    /// Whether `(a, b) > (?, ?)` is found by an index on `a, b`.
+    const ROW_VALUES: bool = false;
+    /// Begins an insert that fails when a row is taken.
+    const INSERT: &'static str = "INSERT INTO ";
+    /// Whether a failed [`Dialect::INSERT`] keeps the rows before the one that is taken; then [`Dialect::inserted`] tells
+    /// how many.
+    const INSERT_KEEPS: bool = false;
     /// Whether callers that come together share one commit (see `group.rs`); for a database with one writer. Servers do
     /// this by themselves.
     const SHARES_COMMITS: bool = false;
@@ -119,6 +126,10 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         types: &[FieldType],
     ) -> Result<Vec<Vec<Value>>, Fault>;
 
+    /// How many rows the insert that just failed left.
+    async fn inserted(_connection: &mut Self::Connection) -> Result<usize, Fault> {
+        Ok(0)
+    }
     /// Runs statements one after another up to the first that fails, which must leave those before it done: how many rows
     /// each changed, and that failure. Drivers that can hand over several at once do so.
     async fn pipeline(connection: &mut Self::Connection, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
@@ -130,5 +141,36 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
             }
         }
         (changed, None)
+    }
+
+    /// Runs a statement whose first column is an id and adds the others to these columns, one by one: how many rows there
+    /// were, and the last id. Drivers that can do without a [`Value`] for each of them do so.
+    async fn columns(
+        connection: &mut Self::Connection,
+        sql: Sql,
+        types: &[FieldType],
+        whole: &[bool],
+        columns: &mut [Column],
+    ) -> Result<(usize, Option<Uuid>), Fault> {
+        let rows = Self::query(connection, sql, types).await?;
+        let (count, mut last) = (rows.len(), None);
+        for row in rows {
+            let mut row = row.into_iter();
+            last = row.next().and_then(|id| id.as_uuid());
+            for ((column, whole), value) in columns.iter_mut().zip(whole).zip(row) {
+                column.push(json_text(value, *whole)).map_err(Fault::Other)?;
+            }
+        }
+        Ok((count, last))
+    }
+}
+
+/// A JSON value as a text column holds it: a whole field as JSON; below one, strings as they are; null as absent.
+fn json_text(value: Value, whole: bool) -> Value {
+    match value {
+        Value::Json(serde_json::Value::Null) => Value::Null,
+        Value::Json(serde_json::Value::String(text)) if !whole => Value::Text(text),
+        Value::Json(json) => Value::Text(json.to_string()),
+        other => other,
     }
 }

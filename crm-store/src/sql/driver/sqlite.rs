@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use crm_core::capability::StoreCapability;
 use crm_core::record::{FieldType, Schema, Value};
-use crm_core::{Error, ErrorKind, Result, Timestamp, Uuid};
+use crm_core::{Column, Error, ErrorKind, Result, Timestamp, Uuid};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Row, SqlSafeStr};
 
 use super::super::compile::Sql;
-use super::{Dialect, Driver, Fault, JsonType, Role};
+use super::{Dialect, Driver, Fault, JsonType, Role, json_text};
 
 /// How a SQLite file is used. [`SqliteConfig::default`] is right for most.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -407,17 +407,22 @@ fn bind(value: Value, arguments: &mut sqlx::sqlite::SqliteArguments) -> Result<(
     added.map_err(|_| Fault::Other(Error::unexpected("a value could not be bound")))
 }
 
+/// The text of a column, without a copy.
+fn borrowed(row: &SqliteRow, column: usize) -> Result<Option<&str>, Fault> {
+    row.try_get_unchecked(column).map_err(|_| damaged(column))
+}
+
+fn damaged(column: usize) -> Fault {
+    Fault::Other(
+        Error::new(ErrorKind::Corrupt, "a stored value is not what its schema says").with("column", column),
+    )
+}
+
 fn read(row: &SqliteRow, column: usize, ty: FieldType) -> Result<Value, Fault> {
-    let damaged = || {
-        Fault::Other(
-            Error::new(ErrorKind::Corrupt, "a stored value is not what its schema says")
-                .with("column", column),
-        )
-    };
     macro_rules! get {
         ($ty:ty) => {
             row.try_get_unchecked::<Option<$ty>, _>(column)
-                .map_err(|_| damaged())?
+                .map_err(|_| damaged(column))?
         };
     }
     let value = match ty {
@@ -429,11 +434,13 @@ fn read(row: &SqliteRow, column: usize, ty: FieldType) -> Result<Value, Fault> {
         FieldType::Timestamp => get!(i64).map(|v| Value::Timestamp(Timestamp::from_micros(v))),
         FieldType::Uuid => match get!(&[u8]) {
             None => None,
-            Some(bytes) => Some(Value::Uuid(Uuid::from_slice(bytes).map_err(|_| damaged())?)),
+            Some(bytes) => Some(Value::Uuid(Uuid::from_slice(bytes).map_err(|_| damaged(column))?)),
         },
         FieldType::Json => match get!(&str) {
             None => None,
-            Some(text) => Some(Value::Json(serde_json::from_str(text).map_err(|_| damaged())?)),
+            Some(text) => Some(Value::Json(
+                serde_json::from_str(text).map_err(|_| damaged(column))?,
+            )),
         },
     };
     Ok(value.unwrap_or(Value::Null))
@@ -448,6 +455,11 @@ impl Dialect for Sqlite {
     const MAX_BINDS: usize = 32_766;
     const TABLE_OPTIONS: &'static str = " STRICT, WITHOUT ROWID";
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const ROW_VALUES: bool = true;
+    // SQLite copies every page that a statement of several rows changes, to be able to undo it alone. A unit of work is
+    // given up whole, so that is in vain.
+    const INSERT: &'static str = "INSERT OR FAIL INTO ";
+    const INSERT_KEEPS: bool = true;
     const SHARES_COMMITS: bool = true;
 
     fn capability(&self) -> StoreCapability {
@@ -627,6 +639,41 @@ impl Dialect for Sqlite {
             answer.push(values.collect::<Result<Vec<Value>, Fault>>()?);
         }
         Ok(answer)
+    }
+
+    async fn columns(
+        connection: &mut SqliteConnection,
+        sql: Sql,
+        types: &[FieldType],
+        whole: &[bool],
+        columns: &mut [Column],
+    ) -> Result<(usize, Option<Uuid>), Fault> {
+        use futures_util::TryStreamExt as _;
+        let (text, arguments) = prepared(sql)?;
+        let mut rows = sqlx::query_with(text, arguments).fetch(connection);
+        let (mut count, mut last) = (0, None);
+        while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
+            count += 1;
+            last = read(&row, 0, FieldType::Uuid)?.as_uuid();
+            let kinds = types.iter().skip(1).zip(whole).enumerate();
+            for (column, (at, (ty, whole))) in columns.iter_mut().zip(kinds) {
+                if *ty == FieldType::Text {
+                    column.push_text(borrowed(&row, at + 1)?);
+                } else {
+                    let value = json_text(read(&row, at + 1, *ty)?, *whole);
+                    column.push(value).map_err(Fault::Other)?;
+                }
+            }
+        }
+        Ok((count, last))
+    }
+
+    async fn inserted(connection: &mut SqliteConnection) -> Result<usize, Fault> {
+        let row = sqlx::query("SELECT changes()").fetch_one(connection).await;
+        let rows = row
+            .and_then(|row| row.try_get::<i64, _>(0))
+            .map_err(|e| classify(&e))?;
+        Ok(usize::try_from(rows).unwrap_or_default())
     }
 
     /// One hop to the connection's thread for all of them: the statements are one text.
