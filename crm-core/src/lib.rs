@@ -10,6 +10,7 @@
 
 pub mod activity;
 pub mod capability;
+pub mod cell;
 mod clock;
 pub mod consent;
 mod consumer;

@@ -19,6 +19,7 @@
 #[cfg(feature = "cached")]
 pub mod cached;
 pub mod catalog;
+pub mod copy;
 pub mod customers;
 #[cfg(feature = "mongodb")]
 pub mod mongo;

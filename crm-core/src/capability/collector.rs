@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +67,42 @@ pub struct Delivery {
     pub checkpoint: Option<Checkpoint>,
     /// How far it is.
     pub progress: Progress,
+    /// The rows as they stood in the file, for those that are rejected here or later; empty when the collector has none.
+    pub originals: Originals,
+}
+
+/// How the rows of [`Originals`] are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginalKind {
+    /// Cells under the names of columns.
+    #[default]
+    Cells,
+    /// One JSON document.
+    Json,
+    /// One vCard.
+    Vcard,
+}
+
+/// Rows as they stood in a file, so that a rejected one can be corrected and read again. `Debug` shows no values.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Originals {
+    /// How the rows are written.
+    pub kind: OriginalKind,
+    /// The names of the columns of [`OriginalKind::Cells`].
+    pub columns: Vec<String>,
+    /// By the line a row begins in: its cells, or its one text.
+    pub rows: BTreeMap<u64, Vec<String>>,
+}
+
+impl fmt::Debug for Originals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Originals")
+            .field("kind", &self.kind)
+            .field("columns", &self.columns)
+            .field("rows", &self.rows.len())
+            .finish()
+    }
 }
 
 /// Takes what a collector finds. Waits while the store is busy: that is the back-pressure.

@@ -17,6 +17,9 @@ mod message;
 mod store;
 
 pub use analysis::{Classifier, ClassifierModel, ClusterModel, Clusterer, ReduceModel, Reducer, Rule};
-pub use collector::{Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, Progress, Reject};
+pub use collector::{
+    Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, OriginalKind, Originals, Progress,
+    Reject,
+};
 pub use message::{MailCapability, Mailer, SmsCapability, SmsSender, VoiceCaller, VoiceCapability};
 pub use store::{RecordStore, StoreCapability};

@@ -109,6 +109,7 @@ impl Collector for MemoryCollector {
                 rejects,
                 checkpoint: Some(checkpoint),
                 progress,
+                ..Delivery::default()
             })
             .await?;
         }
@@ -120,6 +121,7 @@ impl Collector for MemoryCollector {
                 rejects: self.rejects.clone(),
                 checkpoint,
                 progress,
+                ..Delivery::default()
             })
             .await?;
         }

@@ -558,6 +558,7 @@ impl<'a> Run<'a> {
             rejects: std::mem::take(&mut self.rejects),
             checkpoint: Some(checkpoint),
             progress: self.progress,
+            ..Delivery::default()
         })
         .await
     }

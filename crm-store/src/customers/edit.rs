@@ -11,7 +11,7 @@ use crm_core::{Context, CustomerId, Error, ErrorKind, Result, Uuid};
 
 use super::matching;
 use super::shape::{self, Loaded};
-use super::{Customers, normalise};
+use super::{Customers, IMPORT_ROW, normalise};
 
 /// Timeline records removed in one unit of work.
 const REMOVED: u32 = 1000;
@@ -176,6 +176,9 @@ impl Customers {
         let owned = || Filter::eq("customer_id", id);
         let members = shape::all(&*self.store, ctx, &SEGMENT_MEMBER, owned()).await?;
         writes.extend(gone(&SEGMENT_MEMBER, &members));
+        // What journals of imports keep of it.
+        let rows = shape::all(&*self.store, ctx, &IMPORT_ROW, owned()).await?;
+        writes.extend(gone(&IMPORT_ROW, &rows));
         self.store.apply(ctx, &writes).await?;
         // What came in while the rest was removed.
         self.sweep(ctx, id).await

@@ -25,17 +25,21 @@
 //! ```
 
 mod edit;
+mod export;
 mod import;
 mod matching;
 mod normalise;
+pub(crate) mod plain;
 mod shape;
 mod timeline;
+mod undo;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crm_core::activity::{INTERACTION, ORDER};
 use crm_core::capability::{RecordStore, Reject};
+use crm_core::consent::{CONSENT_EVENT, SUPPRESSION};
 use crm_core::customer::{
     CONTACT_POINT, CUSTOMER, ContactKind, Customer, Draft, EXTERNAL_REF, EmailAddress, ExternalRef,
     PhoneNumber,
@@ -49,14 +53,17 @@ use crm_core::{
 };
 use tokio::sync::OnceCell;
 
+pub use export::{ArchiveOptions, ArchiveReport, ExportOptions, ExportReport, Format, OnExisting};
 pub use import::{
-    IMPORT_JOB, IMPORT_REJECT, ImportJob, ImportOptions, ImportReport, ImportSink, ImportState,
+    IMPORT_JOB, IMPORT_REJECT, IMPORT_ROW, ImportJob, ImportOptions, ImportReport, ImportSink, ImportState,
+    RejectsWritten,
 };
 pub use matching::Change;
 pub use timeline::{Appended, Events};
+pub use undo::{Kept, KeptReason, UndoReport};
 
 /// What [`Customers`] stores, to be migrated together.
-pub static SCHEMAS: [&Schema; 9] = [
+pub static SCHEMAS: [&Schema; 12] = [
     &CUSTOMER,
     &CONTACT_POINT,
     &EXTERNAL_REF,
@@ -66,6 +73,9 @@ pub static SCHEMAS: [&Schema; 9] = [
     &SEGMENT_MEMBER,
     &IMPORT_JOB,
     &IMPORT_REJECT,
+    &IMPORT_ROW,
+    &CONSENT_EVENT,
+    &SUPPRESSION,
 ];
 
 /// What became of a draft.
@@ -176,7 +186,7 @@ impl Customers {
             return Err(named(Error::invalid(reject.reason).with("field", field)));
         }
         let done = self
-            .store(ctx, vec![draft], |_| Ok(Vec::new()))
+            .store(ctx, vec![draft], None, |_| Ok(Vec::new()))
             .await
             .map_err(named)?;
         match done.outcomes.into_iter().flatten().next() {

@@ -11,10 +11,14 @@
 #[cfg(feature = "cached")]
 mod cached;
 mod conformance;
+mod copies;
 mod customers;
+mod export;
 mod imports;
 mod kill;
 #[cfg(feature = "mongodb")]
 mod mongo;
+mod servers;
 mod sqlite;
 mod sqlite_group;
+mod undo;
