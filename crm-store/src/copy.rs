@@ -112,7 +112,8 @@ impl CopyReport {
 }
 
 /// Copies everything the context's tenant has from one store into another: customers, contact points, references,
-/// timeline, segments, consents, suppressions, imports, and the kinds named in the options. Room is made in the target
+/// timeline, segments, consents, suppressions, imports, every other kind the source was migrated for
+/// ([`RecordStore::schemas`]), and the kinds named in the options. Room is made in the target
 /// first. Records keep their ids; versions begin anew. Reads and writes a page at a time. At the end both stores are
 /// read and compared by count and hash.
 ///
@@ -143,9 +144,11 @@ async fn copied(
         return Err(Error::invalid("a page has 1 to 10,000 records").with("field", "page"));
     }
     let mut names = BTreeSet::new();
+    let registered = from.schemas();
     let schemas: Vec<&'static Schema> = SCHEMAS
         .iter()
         .chain(&options.also)
+        .chain(&registered)
         .copied()
         .filter(|schema| names.insert(schema.name))
         .collect();

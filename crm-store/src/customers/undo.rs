@@ -384,10 +384,9 @@ impl Customers {
             }
         }
         let own = (CUSTOMER.name.to_owned(), customer);
-        if deed.added.contains_key(&own) && now.contains_key(&own) {
-            if self.has_more(ctx, customer, deed).await? {
-                return Ok(Err(KeptReason::HasMore));
-            }
+        let came_in = deed.added.contains_key(&own) && now.contains_key(&own);
+        if came_in && self.has_more(ctx, customer, deed).await? {
+            return Ok(Err(KeptReason::HasMore));
         }
         Ok(Ok(Some(writes)))
     }

@@ -93,6 +93,10 @@ impl RecordStore for Overlay {
         Ok(())
     }
 
+    fn schemas(&self) -> Vec<&'static Schema> {
+        self.below.schemas()
+    }
+
     async fn apply(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {
         let mut above = Vec::with_capacity(writes.len());
         let mut after = Vec::with_capacity(writes.len());

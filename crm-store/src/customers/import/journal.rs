@@ -179,13 +179,14 @@ impl Journal {
     }
 }
 
+/// Ids of one kind of record with the version they must have.
+type Overwritten = (&'static Schema, Vec<(Uuid, Option<Version>)>);
 type Changed = BTreeMap<Uuid, (Vec<Before>, Vec<Added>)>;
 
 /// What the writes of a unit of work will overwrite and add, by customer.
 async fn changes(store: &dyn RecordStore, ctx: &Context, writes: &[Write]) -> Result<Changed> {
     let mut changed = Changed::new();
-    let mut overwritten: BTreeMap<&'static str, (&'static Schema, Vec<(Uuid, Option<Version>)>)> =
-        BTreeMap::new();
+    let mut overwritten: BTreeMap<&'static str, Overwritten> = BTreeMap::new();
     for write in writes {
         let (schema, id) = (write.schema(), write.id());
         match write {

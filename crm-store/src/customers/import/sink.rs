@@ -157,7 +157,7 @@ impl Run {
         if checkpoint.is_some() {
             next.checkpoint = checkpoint;
         }
-        let journal = self.journal.then(|| Journal {
+        let journal = self.journal.then_some(Journal {
             job: self.id,
             run: self.run,
         });
