@@ -41,7 +41,7 @@ use crm_core::activity::{INTERACTION, ORDER};
 use crm_core::capability::{RecordStore, Reject};
 use crm_core::consent::{CONSENT_EVENT, SUPPRESSION};
 use crm_core::customer::{
-    CONTACT_POINT, CUSTOMER, ContactKind, Customer, Draft, EXTERNAL_REF, EmailAddress, ExternalRef,
+    CONTACT_POINT, CUSTOMER, CUSTOMER_ALIAS, ContactKind, Customer, Draft, EXTERNAL_REF, EmailAddress, ExternalRef,
     PhoneNumber,
 };
 use crm_core::query::{Filter, Page, Query};
@@ -63,10 +63,11 @@ pub use timeline::{Appended, Events};
 pub use undo::{Kept, KeptReason, UndoReport};
 
 /// What [`Customers`] stores, to be migrated together.
-pub static SCHEMAS: [&Schema; 12] = [
+pub static SCHEMAS: [&Schema; 13] = [
     &CUSTOMER,
     &CONTACT_POINT,
     &EXTERNAL_REF,
+    &CUSTOMER_ALIAS,
     &ORDER,
     &INTERACTION,
     &SEGMENT,

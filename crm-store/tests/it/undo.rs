@@ -104,7 +104,7 @@ async fn a_dry_run_tells_what_a_run_does_and_writes_nothing() {
                 told.rejected,
                 told.conflicts
             ),
-            (5, 1, 8 + 0, 2, 1),
+            (5, 1, 8, 2, 1),
             "batch {batch}: {told:?}"
         );
         assert_eq!(put_aside.lock().unwrap().len(), 3);
