@@ -11,6 +11,8 @@
 //! # });
 //! ```
 
+#[cfg(feature = "sqlite")]
+pub mod backup;
 mod compile;
 mod ddl;
 mod driver;

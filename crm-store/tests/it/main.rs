@@ -21,5 +21,6 @@ mod kill;
 mod mongo;
 mod servers;
 mod sqlite;
+mod sqlite_backup;
 mod sqlite_group;
 mod undo;

@@ -1,5 +1,7 @@
 //! What differs between SQL databases. One file a database; everything above is written once.
 
+#[cfg(feature = "sqlite")]
+mod raw;
 mod sqlite;
 
 use std::fmt;
@@ -9,6 +11,7 @@ use crm_core::capability::StoreCapability;
 use crm_core::record::{FieldType, Schema, Value};
 use crm_core::{Column, Error, Result, Uuid};
 
+pub(super) use raw::Raw;
 pub use sqlite::{Sqlite, SqliteConfig};
 
 use super::compile::Sql;

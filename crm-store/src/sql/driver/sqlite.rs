@@ -184,6 +184,14 @@ impl Sqlite {
         &self.config.name
     }
 
+    /// The file, unless the data is in memory.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::File { path, .. } => Some(path),
+            Place::Memory { .. } => None,
+        }
+    }
+
     fn options(&self, role: Role) -> SqliteConnectOptions {
         let kib = self.config.cache_bytes / 1024;
         let options = SqliteConnectOptions::new()
@@ -321,7 +329,7 @@ fn primary(error: &sqlx::Error) -> Option<i32> {
 }
 
 /// What a driver error means. SQLite's messages name columns and tables, never values; still only the code is passed on.
-fn classify(error: &sqlx::Error) -> Fault {
+pub(super) fn classify(error: &sqlx::Error) -> Fault {
     let Some(extended) = extended(error) else {
         return Fault::Other(match error {
             sqlx::Error::WorkerCrashed => {
