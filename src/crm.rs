@@ -332,6 +332,8 @@ impl CrmBuilder {
         let customers = Customers::bind(&registry)?
             .with_clock(clock.clone())
             .with_ids(ids.clone());
+        #[cfg(feature = "outreach")]
+        let customers = customers.with_references(references()?);
         customers.prepare().await?;
         #[cfg(feature = "outreach")]
         let outreach = outreach(&registry, self.reach, &clock, &ids).await?;
@@ -385,6 +387,21 @@ async fn mailers(
         providers = providers.provide(0, catalog.open::<dyn Mailer>("record:").await?);
     }
     Ok(providers)
+}
+
+/// Merges of customers take their messages along; one that is being sent makes a merge wait.
+#[cfg(feature = "outreach")]
+fn references() -> Result<crm_store::customers::References> {
+    use crm_core::query::Filter;
+    use crm_store::customers::{Reference, References, Rule};
+
+    let leased = Filter::eq("state", crm_channels::OutboxState::Leased.as_str());
+    References::core()
+        .with(Reference::customer(&crm_channels::OUTBOX, "customer_id", Rule::Move).busy_while(leased))?
+        .with(Reference::contact_point(
+            &crm_channels::OUTBOX,
+            "contact_point_id",
+        ))
 }
 
 #[cfg(feature = "outreach")]

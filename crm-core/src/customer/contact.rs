@@ -278,7 +278,8 @@ impl FromStr for Deliverability {
 }
 
 /// The canonical address of a contact point.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Address {
     /// An e-mail address.
     Email(EmailAddress),
@@ -287,7 +288,7 @@ pub enum Address {
 }
 
 /// One e-mail address or phone number of a customer, with its own state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContactPoint {
     /// Its id.
     pub id: ContactPointId,

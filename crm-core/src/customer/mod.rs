@@ -273,7 +273,7 @@ impl fmt::Debug for ExternalRef {
 }
 
 /// A person the host does business with, as one aggregate: profile, contact points and external references.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Customer {
     /// Its id.
     pub id: CustomerId,

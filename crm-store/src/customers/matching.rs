@@ -15,11 +15,14 @@ use crm_core::query::Filter;
 use crm_core::record::Write;
 use crm_core::{Context, CustomerId, Error, IdSource, Result, Timestamp, Uuid};
 
+use serde::{Deserialize, Serialize};
+
 use super::normalise::{Clean, reject};
 use super::{shape, timeline};
 
 /// What became of one draft.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Change {
     /// A new customer was made.
     Created,
@@ -39,6 +42,8 @@ pub(super) struct Plan {
     /// One a draft.
     pub(super) outcomes: Vec<(CustomerId, Change)>,
     pub(super) rejects: Vec<Reject>,
+    /// Where the rejects of each draft end.
+    pub(super) bounds: Vec<usize>,
     /// How many orders and interactions are new.
     pub(super) orders: u64,
     pub(super) interactions: u64,
@@ -89,8 +94,18 @@ pub(super) async fn plan(
 ) -> Result<Plan> {
     let mut matcher = Matcher::new(ids, now);
     matcher.look_up(store, ctx, drafts).await?;
-    let outcomes = drafts.iter().map(|draft| matcher.take(draft)).collect();
-    finish(store, ctx, matcher, drafts, outcomes).await
+    let mut bounds = Vec::with_capacity(drafts.len());
+    let outcomes = drafts
+        .iter()
+        .map(|draft| {
+            let outcome = matcher.take(draft);
+            bounds.push(matcher.rejects.len());
+            outcome
+        })
+        .collect();
+    let mut plan = finish(store, ctx, matcher, drafts, outcomes).await?;
+    plan.bounds = bounds;
+    Ok(plan)
 }
 
 /// The writes that make one new customer of a draft, whoever has its phone numbers.
@@ -155,6 +170,7 @@ async fn finish(
         writes,
         outcomes,
         rejects: matcher.rejects,
+        bounds: Vec::new(),
         orders: orders.len() as u64,
         interactions: interactions.len() as u64,
     })
@@ -326,6 +342,13 @@ impl<'a> Matcher<'a> {
     fn merge(&mut self, working: &mut Working, draft: &Clean) -> bool {
         let mut changed = self.merge_keys(working, draft);
         let customer = &mut working.customer;
+        // While there is one source, it said everything; from the second on, each field knows its own.
+        let only = match customer.provenance.as_slice() {
+            [only] if only.source != draft.provenance.source => Some((only.clone(), said(customer))),
+            _ => None,
+        };
+        let before = (customer.name.clone(), customer.addresses.clone());
+        let mut taken: Vec<String> = Vec::new();
         let observed = draft.provenance.observed_at;
         let newer = working.seen.is_none_or(|seen| observed > seen);
         working.seen = working.seen.max(Some(observed));
@@ -362,9 +385,29 @@ impl<'a> Matcher<'a> {
             if known != Some(value) && (known.is_none() || newer) && is_something(value) {
                 // The name was checked when the draft was cleaned.
                 changed |= customer.attributes.set(name, value.clone()).is_ok();
+                taken.push(format!("attributes.{name}"));
             }
         }
-        changed | merge_provenance(&mut customer.provenance, &draft.provenance, changed)
+        if customer.name != before.0 {
+            taken.push("name".to_owned());
+        }
+        if customer.addresses != before.1 {
+            taken.push("addresses".to_owned());
+        }
+        changed |= merge_provenance(&mut customer.provenance, &draft.provenance, changed);
+        if let Some((only, fields)) = only {
+            for field in fields {
+                customer.known_from.entry(field).or_insert_with(|| only.clone());
+            }
+        }
+        for field in taken {
+            if customer.provenance.len() > 1 {
+                customer.known_from.insert(field, draft.provenance.clone());
+            } else {
+                customer.known_from.remove(&field);
+            }
+        }
+        changed
     }
 
     fn merge_keys(&mut self, working: &mut Working, draft: &Clean) -> bool {
@@ -451,6 +494,24 @@ impl<'a> Matcher<'a> {
         }
         Ok(())
     }
+}
+
+/// The fields a customer has a value for, as they are named in [`Customer::known_from`].
+pub(super) fn said(customer: &Customer) -> Vec<String> {
+    let mut fields = Vec::new();
+    if !customer.name.is_empty() {
+        fields.push("name".to_owned());
+    }
+    if !customer.addresses.is_empty() {
+        fields.push("addresses".to_owned());
+    }
+    fields.extend(
+        customer
+            .attributes
+            .iter()
+            .map(|(name, _)| format!("attributes.{name}")),
+    );
+    fields
 }
 
 fn is_something(value: &serde_json::Value) -> bool {

@@ -24,13 +24,17 @@
 //! # });
 //! ```
 
+mod batch;
 mod edit;
 mod export;
+mod idempotency;
 mod import;
 mod matching;
+mod merge;
 mod normalise;
 pub(crate) mod plain;
 mod shape;
+mod tags;
 mod timeline;
 mod undo;
 
@@ -41,8 +45,8 @@ use crm_core::activity::{INTERACTION, ORDER};
 use crm_core::capability::{RecordStore, Reject};
 use crm_core::consent::{CONSENT_EVENT, SUPPRESSION};
 use crm_core::customer::{
-    CONTACT_POINT, CUSTOMER, CUSTOMER_ALIAS, ContactKind, Customer, Draft, EXTERNAL_REF, EmailAddress, ExternalRef,
-    PhoneNumber,
+    CONTACT_POINT, CUSTOMER, CUSTOMER_ALIAS, ContactKind, Customer, Draft, EXTERNAL_REF, EmailAddress,
+    ExternalRef, PhoneNumber,
 };
 use crm_core::query::{Filter, Page, Query};
 use crm_core::record::Schema;
@@ -51,19 +55,26 @@ use crm_core::{
     Clock, Consumer, Context, CustomerId, Error, IdSource, Needs, RandomIds, Registry, Result, SystemClock,
     Uuid,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
+pub use batch::{MAX_BATCH, Mode, Op, OpDone};
 pub use export::{ArchiveOptions, ArchiveReport, ExportOptions, ExportReport, Format, OnExisting};
+pub use idempotency::{IDEMPOTENCY_KEY, KEPT, Once};
 pub use import::{
     IMPORT_JOB, IMPORT_REJECT, IMPORT_ROW, ImportJob, ImportOptions, ImportReport, ImportSink, ImportState,
     RejectsWritten,
 };
 pub use matching::Change;
+pub use merge::{
+    Candidate, DISTINCT_PAIR, FieldPlan, MAX_CLUSTER, MERGE, MERGE_IMAGE, Merge, MergeId, MergePlan,
+    MergeRecord, MergeRules, Moves, PointPlan, Reference, References, Resolved, Rule, Strategy, Unmerged,
+};
 pub use timeline::{Appended, Events};
 pub use undo::{Kept, KeptReason, UndoReport};
 
 /// What [`Customers`] stores, to be migrated together.
-pub static SCHEMAS: [&Schema; 13] = [
+pub static SCHEMAS: [&Schema; 17] = [
     &CUSTOMER,
     &CONTACT_POINT,
     &EXTERNAL_REF,
@@ -77,10 +88,14 @@ pub static SCHEMAS: [&Schema; 13] = [
     &IMPORT_ROW,
     &CONSENT_EVENT,
     &SUPPRESSION,
+    &MERGE,
+    &MERGE_IMAGE,
+    &DISTINCT_PAIR,
+    &IDEMPOTENCY_KEY,
 ];
 
 /// What became of a draft.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Upserted {
     /// Whose it is.
     pub id: CustomerId,
@@ -96,6 +111,7 @@ pub struct Customers {
     store: Arc<dyn RecordStore>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
+    references: Arc<References>,
     ready: Arc<OnceCell<()>>,
 }
 
@@ -130,6 +146,7 @@ impl Customers {
             store,
             clock,
             ids,
+            references: Arc::new(References::core()),
             ready: Arc::new(OnceCell::new()),
         }
     }
@@ -148,6 +165,15 @@ impl Customers {
         self
     }
 
+    /// Says which records outside of [`SCHEMAS`] name customers, so that merges take them along. Room is made for them
+    /// too.
+    #[must_use]
+    pub fn with_references(mut self, references: References) -> Self {
+        self.references = Arc::new(references);
+        self.ready = Arc::default();
+        self
+    }
+
     /// The store.
     pub fn store_ref(&self) -> &Arc<dyn RecordStore> {
         &self.store
@@ -160,7 +186,15 @@ impl Customers {
     /// As [`RecordStore::migrate`].
     pub async fn prepare(&self) -> Result<()> {
         self.ready
-            .get_or_try_init(|| self.store.migrate(&SCHEMAS))
+            .get_or_try_init(|| async {
+                let mut schemas = SCHEMAS.to_vec();
+                for reference in self.references.all() {
+                    if !schemas.iter().any(|schema| schema.name == reference.schema.name) {
+                        schemas.push(reference.schema);
+                    }
+                }
+                self.store.migrate(&schemas).await
+            })
             .await
             .copied()
     }
@@ -200,7 +234,7 @@ impl Customers {
         }
     }
 
-    /// A customer by id.
+    /// A customer by id. One that was merged into another is that other one: its `id` then is not the one asked for.
     ///
     /// # Errors
     /// The store's.
@@ -208,20 +242,30 @@ impl Customers {
         Ok(self.get_many(ctx, &[id]).await?.into_iter().next().flatten())
     }
 
-    /// Customers by id, in the order asked.
+    /// Customers by id, in the order asked; merged ones as in [`Customers::get`].
     ///
     /// # Errors
     /// The store's.
     pub async fn get_many(&self, ctx: &Context, ids: &[CustomerId]) -> Result<Vec<Option<Customer>>> {
         self.prepare().await?;
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-        let loaded = shape::load(&*self.store, ctx, &ids)
-            .await
-            .map_err(|error| error.operation("customers.get"))?;
-        Ok(ids
+        let named = |error: Error| error.operation("customers.get");
+        let mut loaded = shape::load(&*self.store, ctx, &ids).await.map_err(named)?;
+        let missing: Vec<CustomerId> = ids
             .iter()
-            .map(|id| loaded.get(id).map(|loaded| loaded.customer.clone()))
-            .collect())
+            .filter(|id| !loaded.contains_key(id))
+            .map(|id| CustomerId::from(*id))
+            .collect();
+        let now = self.merged_into(ctx, &missing).await.map_err(named)?;
+        if !now.is_empty() {
+            let winners: Vec<Uuid> = now.values().map(|id| id.uuid()).collect();
+            loaded.extend(shape::load(&*self.store, ctx, &winners).await.map_err(named)?);
+        }
+        let found = |id: &Uuid| {
+            let now = now.get(&CustomerId::from(*id)).map_or(*id, |now| now.uuid());
+            loaded.get(&now).map(|loaded| loaded.customer.clone())
+        };
+        Ok(ids.iter().map(found).collect())
     }
 
     /// The customer with this id in another system.

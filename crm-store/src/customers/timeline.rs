@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use crm_core::activity::{INTERACTION, Interaction, ORDER, Order};
 use crm_core::capability::RecordStore;
-use crm_core::customer::{CUSTOMER, InteractionDraft, OrderDraft};
+use crm_core::customer::{InteractionDraft, OrderDraft};
 use crm_core::query::{Cursor, Filter, Page, Query};
-use crm_core::record::{Entity, Write};
+use crm_core::record::{Entity, Schema, Stored, Write};
 use crm_core::{Context, CustomerId, Error, ErrorKind, IdSource, Result};
+
+use serde::{Deserialize, Serialize};
 
 use super::Customers;
 
@@ -15,7 +17,8 @@ use super::Customers;
 const EVENTS: usize = 2000;
 
 /// Orders and interactions to add to a customer's timeline.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Events {
     /// Purchases.
     pub orders: Vec<OrderDraft>,
@@ -50,7 +53,7 @@ impl From<InteractionDraft> for Events {
 }
 
 /// What was new among appended events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Appended {
     /// Orders added.
     pub orders: u64,
@@ -141,6 +144,25 @@ pub(super) fn inserts<E: Event>(events: &[E]) -> Result<Vec<Write>> {
         .collect()
 }
 
+/// What every event needs.
+pub(super) fn check(source: &str, events: &Events) -> Result<()> {
+    let wrong = |field: &'static str| {
+        Err(Error::invalid("an event needs a source and its id there").with("field", field))
+    };
+    if source.trim().is_empty() {
+        return wrong("source");
+    }
+    let ids = events
+        .orders
+        .iter()
+        .map(|o| &o.event_id)
+        .chain(events.interactions.iter().map(|i| &i.event_id));
+    if ids.into_iter().any(|id| id.trim().is_empty() || id.len() > 255) {
+        return wrong("event_id");
+    }
+    Ok(())
+}
+
 impl Customers {
     /// Adds events to a customer's timeline. An event that `source` already told is left out, so it is safe to deliver
     /// again.
@@ -169,31 +191,13 @@ impl Customers {
         events: Events,
     ) -> Result<Appended> {
         self.prepare().await?;
-        let wrong = |field: &'static str| {
-            Err(Error::invalid("an event needs a source and its id there").with("field", field))
+        check(source, &events)?;
+        let customer = match self.resolve(ctx, &[customer]).await?.into_iter().flatten().next() {
+            Some(found) => found.id,
+            None => {
+                return Err(Error::new(ErrorKind::NotFound, "no such customer").with("customer_id", customer));
+            }
         };
-        if source.trim().is_empty() {
-            return wrong("source");
-        }
-        let ids = events
-            .orders
-            .iter()
-            .map(|o| &o.event_id)
-            .chain(events.interactions.iter().map(|i| &i.event_id));
-        if ids.into_iter().any(|id| id.trim().is_empty() || id.len() > 255) {
-            return wrong("event_id");
-        }
-        if self
-            .store
-            .get(ctx, &CUSTOMER, &[customer.uuid()])
-            .await?
-            .into_iter()
-            .flatten()
-            .next()
-            .is_none()
-        {
-            return Err(Error::new(ErrorKind::NotFound, "no such customer").with("customer_id", customer));
-        }
         let given = (events.orders.len() + events.interactions.len()) as u64;
         let orders = events
             .orders
@@ -211,7 +215,11 @@ impl Customers {
             interactions = unknown(&*self.store, ctx, interactions).await?;
             let writes = [inserts(&orders)?, inserts(&interactions)?].concat();
             match self.store.apply(ctx, &writes).await {
-                Ok(_) => break,
+                Ok(_) => {
+                    // Merged at this very moment: what was just told follows.
+                    self.follow(ctx, &[customer]).await?;
+                    break;
+                }
                 // Somebody else told some of them meanwhile; there are fewer left each time.
                 Err(error) if super::import::is_race(&error) => {}
                 Err(error) => return Err(error),
@@ -225,6 +233,45 @@ impl Customers {
         })
     }
 
+    /// Takes what was told of customers who turn out to be merged over to who they are now.
+    pub(super) async fn follow(&self, ctx: &Context, customers: &[CustomerId]) -> Result<()> {
+        if customers.is_empty() {
+            return Ok(());
+        }
+        for found in self.resolve(ctx, customers).await?.into_iter().flatten() {
+            if let Some(merged) = found.moved_from {
+                self.merge().settle(ctx, merged).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A page of what belongs to a customer, or to the one it was merged into.
+    async fn owned(
+        &self,
+        ctx: &Context,
+        schema: &'static Schema,
+        customer: CustomerId,
+        limit: u32,
+        after: Option<Cursor>,
+    ) -> Result<Page<Stored>> {
+        self.prepare().await?;
+        let page = |customer: CustomerId| {
+            Query::new(Filter::eq("customer_id", customer))
+                .descending("at")
+                .limit(limit)
+                .after(after.clone())
+        };
+        let found = self.store.find(ctx, schema, &page(customer)).await?;
+        if !found.items.is_empty() {
+            return Ok(found);
+        }
+        match self.merged_into(ctx, &[customer]).await?.get(&customer) {
+            Some(now) => self.store.find(ctx, schema, &page(*now)).await,
+            None => Ok(found),
+        }
+    }
+
     /// A customer's interactions, the latest first.
     ///
     /// # Errors
@@ -236,13 +283,7 @@ impl Customers {
         limit: u32,
         after: Option<Cursor>,
     ) -> Result<Page<Interaction>> {
-        self.prepare().await?;
-        let query = Query::new(Filter::eq("customer_id", customer))
-            .descending("at")
-            .limit(limit)
-            .after(after);
-        self.store
-            .find(ctx, &INTERACTION, &query)
+        self.owned(ctx, &INTERACTION, customer, limit, after)
             .await?
             .try_map(Interaction::from_stored)
     }
@@ -258,13 +299,7 @@ impl Customers {
         limit: u32,
         after: Option<Cursor>,
     ) -> Result<Page<Order>> {
-        self.prepare().await?;
-        let query = Query::new(Filter::eq("customer_id", customer))
-            .descending("at")
-            .limit(limit)
-            .after(after);
-        self.store
-            .find(ctx, &ORDER, &query)
+        self.owned(ctx, &ORDER, customer, limit, after)
             .await?
             .try_map(Order::from_stored)
     }

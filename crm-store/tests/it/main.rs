@@ -9,14 +9,17 @@
     clippy::print_stderr
 )]
 
+mod batch;
 #[cfg(feature = "cached")]
 mod cached;
 mod conformance;
 mod copies;
 mod customers;
+mod every;
 mod export;
 mod imports;
 mod kill;
+mod merge;
 #[cfg(feature = "mongodb")]
 mod mongo;
 mod servers;

@@ -164,6 +164,7 @@ impl Customers {
                 rejects: foreign,
                 orders,
                 interactions,
+                ..
             } = self.plan(ctx, &clean).await?;
             let repeated = fresh.iter().filter(|fresh| !**fresh).count() as u64;
             let mut report = ImportReport {
@@ -215,7 +216,20 @@ impl Customers {
             };
             writes.extend(also(&done)?);
             match self.store.apply(ctx, &writes).await {
-                Ok(_) => return Ok(done),
+                Ok(_) => {
+                    // A customer that was only told events was not written, and may have been merged meanwhile.
+                    if orders + interactions > 0 {
+                        let told: Vec<CustomerId> = done
+                            .outcomes
+                            .iter()
+                            .flatten()
+                            .filter(|(_, change)| *change == Change::Unchanged)
+                            .map(|(id, _)| *id)
+                            .collect();
+                        self.follow(ctx, &told).await?;
+                    }
+                    return Ok(done);
+                }
                 Err(error) if is_race(&error) => {
                     tracing::debug!(
                         schema = error.context("schema"),
