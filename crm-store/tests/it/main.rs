@@ -25,5 +25,6 @@ mod mongo;
 mod servers;
 mod sqlite;
 mod sqlite_backup;
+mod sqlite_faults;
 mod sqlite_group;
 mod undo;

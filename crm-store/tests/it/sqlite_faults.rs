@@ -1,0 +1,324 @@
+//! Faults put in from outside: processes killed at a chosen write, disks that fill up or fail, pools that are too small.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crm_core::ErrorKind;
+use crm_core::capability::RecordStore;
+use crm_core::query::{Filter, Query};
+use crm_core::record::{Field, FieldType, Index, Record, Schema, Write};
+use crm_core::testkit::fixtures;
+use crm_store::customers::SCHEMAS;
+use crm_store::{SqliteConfig, SqliteStore};
+use sqlx::Row;
+
+use crate::sqlite::raw;
+
+static PART: Schema = Schema {
+    name: "part",
+    fields: &[
+        Field::new("pair", FieldType::Int),
+        Field::new("text", FieldType::Text),
+    ],
+    indexes: &[Index::new("part_pair", &["pair"])],
+};
+
+const PATH: &str = "CRM_STORE_TEST_FAULTS";
+const MODE: &str = "CRM_STORE_TEST_FAULTS_MODE";
+
+fn child() -> Option<(String, String)> {
+    Some((std::env::var(PATH).ok()?, std::env::var(MODE).unwrap_or_default()))
+}
+
+/// Whether strace can put faults into programs here; said loudly when not.
+fn can_inject() -> bool {
+    let there = Command::new("strace")
+        .args(["-e", "inject=fdatasync:error=EIO:when=1", "true"])
+        .output()
+        .is_ok_and(|out| out.status.success());
+    if !there {
+        assert!(
+            std::env::var("OPEN_CRM_REQUIRE_BACKENDS").is_err(),
+            "strace cannot inject faults here"
+        );
+        eprintln!("SKIPPED: strace cannot inject faults here, so no write was made to fail");
+    }
+    there
+}
+
+/// Runs the named test of this binary under strace with a fault.
+fn with_fault(test: &str, path: &Path, mode: &str, fault: &str) -> Output {
+    Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={fault}")])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(PATH, path)
+        .env(MODE, mode)
+        .output()
+        .unwrap()
+}
+
+async fn number(path: &Path, sql: &'static str) -> i64 {
+    sqlx::query(sql)
+        .fetch_one(&mut raw(path).await)
+        .await
+        .unwrap()
+        .get(0)
+}
+
+async fn sound(path: &Path) {
+    let found: String = sqlx::query("PRAGMA integrity_check")
+        .fetch_one(&mut raw(path).await)
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(found, "ok");
+}
+
+/// STO-5: a migration killed at its first, second, .. twentieth write to the disk is there whole or not at all, and the
+/// next start finishes it. Made table by table, the control, it is found half.
+#[tokio::test]
+async fn a_killed_migration_is_whole_or_not_there() {
+    const TEST: &str = "sqlite_faults::a_killed_migration_is_whole_or_not_there";
+    if let Some((path, mode)) = child() {
+        let store = SqliteStore::open_file(&path, SqliteConfig::default())
+            .await
+            .unwrap();
+        if mode == "torn" {
+            for schema in SCHEMAS {
+                store.migrate(&[schema]).await.unwrap();
+            }
+        } else {
+            store.migrate(&SCHEMAS).await.unwrap();
+        }
+        return;
+    }
+    if !can_inject() {
+        return;
+    }
+    // (killed, ledger entries, tables) after a kill at this write.
+    async fn killed(folder: &Path, mode: &str, at: usize) -> (bool, i64, i64) {
+        let path = folder.join(format!("{mode}-{at}.db"));
+        let out = with_fault(TEST, &path, mode, &format!("pwrite64:signal=SIGKILL:when={at}"));
+        let killed = !out.status.success();
+        sound(&path).await;
+        let tables = number(&path, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name LIKE 'crm\\_%' ESCAPE '\\' AND name <> 'crm_ledger'").await;
+        let ledger = match number(
+            &path,
+            "SELECT count(*) FROM sqlite_schema WHERE name = 'crm_ledger'",
+        )
+        .await
+        {
+            0 => 0,
+            _ => number(&path, "SELECT count(*) FROM crm_ledger WHERE name NOT LIKE '#%'").await,
+        };
+        let store = SqliteStore::open_file(&path, SqliteConfig::default())
+            .await
+            .unwrap();
+        store.migrate(&SCHEMAS).await.unwrap();
+        let after = number(&path, "SELECT count(*) FROM crm_ledger WHERE name NOT LIKE '#%'").await;
+        assert_eq!(after as usize, SCHEMAS.len(), "the next start does not finish it");
+        (killed, ledger, tables)
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let all = SCHEMAS.len() as i64;
+    let mut kills = 0;
+    for at in 1..=20 {
+        let (dead, ledger, tables) = killed(folder.path(), "whole", at * 4 - 3).await;
+        kills += i32::from(dead);
+        assert!(
+            [(0, 0), (all, all)].contains(&(ledger, tables)),
+            "killed at write {at}: {ledger} entries, {tables} tables"
+        );
+    }
+    assert!(kills >= 10, "only {kills} of 20 were killed");
+    let mut half = 0;
+    for at in 1..=20 {
+        let (_, ledger, _) = killed(folder.path(), "torn", at * 4 - 3).await;
+        half += i32::from(ledger > 0 && ledger < all);
+    }
+    assert!(half > 0, "the oracle cannot see half a migration");
+}
+
+/// Writes pairs of records until the child is through; says what it was told.
+async fn pairs(path: &str) {
+    let store = Arc::new(
+        SqliteStore::open_file(path, SqliteConfig::default())
+            .await
+            .unwrap(),
+    );
+    store.migrate(&[&PART]).await.unwrap();
+    let ctx = fixtures::context();
+    let (mut failed, mut well) = (0, 0);
+    for pair in 0..2_000_i64 {
+        let both = [0, 1].map(|_| {
+            let values = vec![pair.into(), format!("canary {}", "x".repeat(9_000)).into()];
+            Write::insert(fixtures::id(), Record::from_values(&PART, values).unwrap())
+        });
+        // Two callers at once, so that shared commits fail too.
+        let other = [Write::insert(
+            fixtures::id(),
+            Record::from_values(&PART, vec![(-1_i64).into(), "alone".into()]).unwrap(),
+        )];
+        let (one, two) = tokio::join!(store.apply(&ctx, &both), store.apply(&ctx, &other));
+        for done in [one.map(|_| Some(pair)), two.map(|_| None)] {
+            match done {
+                Ok(Some(pair)) => {
+                    println!("ack {pair}");
+                    well = if failed > 0 { well + 1 } else { 0 };
+                }
+                Ok(None) => println!("alone"),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                    assert!(error.context("sqlite_code").is_some(), "{error}");
+                    assert!(!format!("{error:?}").contains("canary"));
+                    println!("refused {:?}", error.effect());
+                    failed += 1;
+                }
+            }
+        }
+        // The same process works again after the fault.
+        if well >= 5 {
+            println!("recovered after {failed}");
+            std::process::exit(0);
+        }
+    }
+    panic!("the fault never came, or never ended");
+}
+
+/// T-STO-2: the disk is full, or fails, for a while: every caller is told so with a typed error, acknowledged pairs are
+/// there and whole, and the same process goes on when the fault is over.
+#[tokio::test]
+async fn a_disk_that_fails_for_a_while() {
+    const TEST: &str = "sqlite_faults::a_disk_that_fails_for_a_while";
+    if let Some((path, _)) = child() {
+        return pairs(&path).await;
+    }
+    if !can_inject() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (n, fault) in [
+        "pwrite64:error=ENOSPC:when=120..150",
+        "pwrite64:error=EIO:when=121..140",
+        "fsync,fdatasync:error=EIO:when=12..18",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = folder.path().join(format!("{n}.db"));
+        let out = with_fault(TEST, &path, "", fault);
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(
+            out.status.success() && said.contains("recovered") && said.contains("refused"),
+            "{fault}: {said} {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        sound(&path).await;
+        let halves =
+            "SELECT count(*) FROM (SELECT pair FROM part WHERE pair >= 0 GROUP BY pair HAVING count(*) <> 2)";
+        assert_eq!(
+            number(&path, "SELECT count(*) FROM part WHERE pair >= 0").await % 2,
+            0
+        );
+        let mut raw = raw(&path).await;
+        let torn: i64 = sqlx::query(halves).fetch_one(&mut raw).await.unwrap().get(0);
+        assert_eq!(torn, 0, "{fault}: pairs were torn");
+        for pair in said
+            .lines()
+            .filter_map(|line| line.rsplit("ack ").next()?.parse::<i64>().ok())
+        {
+            let found: i64 = sqlx::query("SELECT count(*) FROM part WHERE pair = ?")
+                .bind(pair)
+                .fetch_one(&mut raw)
+                .await
+                .unwrap()
+                .get(0);
+            assert_eq!(found, 2, "{fault}: pair {pair} was acknowledged");
+        }
+        let alone = said.lines().filter(|line| line.ends_with("alone")).count() as i64;
+        let found: i64 = sqlx::query("SELECT count(*) FROM part WHERE pair = -1")
+            .fetch_one(&mut raw)
+            .await
+            .unwrap()
+            .get(0);
+        assert!(found >= alone, "{fault}: {alone} acknowledged, {found} there");
+    }
+    // The control: an oracle that knows halves when it sees them.
+    let path = folder.path().join("torn.db");
+    let store = SqliteStore::open_file(&path, SqliteConfig::default())
+        .await
+        .unwrap();
+    store.migrate(&[&PART]).await.unwrap();
+    let half = Record::from_values(&PART, vec![7_i64.into(), "half".into()]).unwrap();
+    store
+        .apply(&fixtures::context(), &[Write::insert(fixtures::id(), half)])
+        .await
+        .unwrap();
+    assert_eq!(
+        number(&path, "SELECT count(*) FROM part WHERE pair >= 0").await % 2,
+        1
+    );
+}
+
+/// STO-14: fifty tasks on one reading connection all get through; and when it is held, waiting ends with a typed error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_of_one_serves_fifty_and_refuses_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("crm.db");
+    let config = SqliteConfig::default().readers(1).wait(Duration::from_secs(30));
+    let store = Arc::new(SqliteStore::open_file(&path, config).await.unwrap());
+    store.migrate(&[&PART]).await.unwrap();
+    let ctx = fixtures::context();
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..50_i64 {
+        let (store, ctx) = (store.clone(), ctx.clone());
+        tasks.spawn(async move {
+            for _ in 0..10 {
+                let id = fixtures::id();
+                let record = Record::from_values(&PART, vec![n.into(), "x".into()]).unwrap();
+                store.apply(&ctx, &[Write::insert(id, record)]).await.unwrap();
+                assert!(
+                    store.get(&ctx, &PART, &[id]).await.unwrap()[0].is_some(),
+                    "a caller does not see its own write"
+                );
+                store
+                    .find(&ctx, &PART, &Query::new(Filter::eq("pair", n)))
+                    .await
+                    .unwrap();
+            }
+        });
+    }
+    let all = async {
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all)
+        .await
+        .expect("somebody waits for ever");
+    assert_eq!(number(&path, "SELECT count(*) FROM part").await, 500);
+
+    let config = SqliteConfig::default()
+        .readers(1)
+        .wait(Duration::from_millis(100));
+    let store = Arc::new(SqliteStore::open_file(&path, config).await.unwrap());
+    // A call that is begun and not looked at again holds the only connection.
+    let mut held = std::pin::pin!(store.count(&ctx, &PART, &Filter::All));
+    std::future::poll_fn(|cx| {
+        let _ = held.as_mut().poll(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+    let error = store.count(&ctx, &PART, &Filter::All).await.unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Unavailable
+            && error.is_retryable()
+            && error.context("wait_ms") == Some("100"),
+        "{error}"
+    );
+    assert_eq!(held.await.unwrap(), 500);
+    store.count(&ctx, &PART, &Filter::All).await.unwrap();
+}
