@@ -4,7 +4,19 @@
 use std::io::Write as _;
 
 /// What a test run may be given, and which tests are for nothing without it.
-const BACKENDS: [(&str, &str); 2] = [
+const BACKENDS: [(&str, &str); 5] = [
+    (
+        "OPEN_CRM_TEST_MYSQL_URL",
+        "MariaDB: the store on MySQL and MariaDB, races, faults",
+    ),
+    (
+        "OPEN_CRM_TEST_POSTGRES_URL",
+        "PostgreSQL: the store on PostgreSQL, races, faults",
+    ),
+    (
+        "OPEN_CRM_TEST_MONGODB_URL",
+        "MongoDB: the store on a replica set, races, faults",
+    ),
     (
         "OPEN_CRM_TEST_SMTP_URL",
         "Postfix: mail over STARTTLS and TLS, log-in, refused recipients",

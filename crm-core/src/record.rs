@@ -41,6 +41,10 @@ pub type Version = i64;
 /// The longest text or JSON value a store accepts, in bytes.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 
+/// The longest text in a field of an index, in characters: the keys of database indexes have limits, and every store
+/// must be able to hold what another one holds. Room for the longest e-mail address.
+pub const MAX_KEY_CHARS: usize = 320;
+
 /// The type of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -167,6 +171,11 @@ impl Schema {
     /// The position and description of a field.
     pub fn field(&self, name: &str) -> Option<(usize, &'static Field)> {
         self.fields.iter().enumerate().find(|(_, f)| f.name == name)
+    }
+
+    /// Whether a field is part of an index: its text is at most [`MAX_KEY_CHARS`] long.
+    pub fn is_key(&self, field: &str) -> bool {
+        self.indexes.iter().any(|index| index.fields.contains(&field))
     }
 
     /// Checks the schema itself: names, duplicate fields, indexes over fields that exist.
@@ -425,12 +434,19 @@ pub(crate) fn check(schema: &Schema, field: &Field, value: &Value, null_ok: bool
         Value::Float(float) if !float.is_finite() => wrong("NaN and infinite numbers cannot be stored"),
         Value::Text(text) if text.contains('\0') => wrong("text with a NUL character cannot be stored"),
         Value::Text(text) if text.len() > MAX_VALUE_BYTES => wrong("text longer than 1 MiB cannot be stored"),
+        Value::Text(text) if text.len() > MAX_KEY_CHARS && schema.is_key(field.name) && too_long(text) => {
+            wrong("text in an indexed field cannot be longer than 320 characters")
+        }
         Value::Bytes(bytes) if bytes.len() > MAX_VALUE_BYTES => {
             wrong("more than 1 MiB of bytes cannot be stored")
         }
         Value::Json(json) => check_json(json).or_else(wrong),
         _ => Ok(()),
     }
+}
+
+fn too_long(key: &str) -> bool {
+    key.chars().nth(MAX_KEY_CHARS).is_some()
 }
 
 fn check_json(json: &serde_json::Value) -> Result<(), &'static str> {
@@ -487,6 +503,24 @@ pub trait Entity: Sized + Send + Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    static KEYED: Schema = Schema {
+        name: "keyed",
+        fields: &[
+            Field::new("key", FieldType::Text),
+            Field::new("text", FieldType::Text).nullable(),
+        ],
+        indexes: &[Index::new("keyed_key", &["key"])],
+    };
+
+    #[test]
+    fn keys_are_not_longer_than_any_database_indexes() {
+        let mut record = Record::new(&KEYED);
+        record.set("key", "日".repeat(MAX_KEY_CHARS)).unwrap();
+        record.set("text", "x".repeat(MAX_VALUE_BYTES)).unwrap();
+        let error = record.set("key", "x".repeat(MAX_KEY_CHARS + 1)).unwrap_err();
+        assert_eq!(error.context("field"), Some("key"), "{error}");
+    }
 
     static ODD: Schema = Schema {
         name: "odd",

@@ -23,7 +23,7 @@ pub mod copy;
 pub mod customers;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
 pub mod sql;
 
 #[cfg(feature = "cached")]
@@ -31,5 +31,9 @@ pub use cached::{CacheConfig, CachedStore};
 pub use customers::Customers;
 #[cfg(feature = "mongodb")]
 pub use mongo::{MongoConfig, MongoStore};
+#[cfg(feature = "mysql")]
+pub use sql::{MysqlConfig, MysqlStore};
+#[cfg(feature = "postgres")]
+pub use sql::{PostgresConfig, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use sql::{SqliteConfig, SqliteStore};

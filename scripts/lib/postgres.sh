@@ -39,7 +39,8 @@ postgres_start() {
   await postgres 60 postgres_query postgres 'SELECT 1'
   postgres_query postgres 'CREATE DATABASE open_crm' >"$home/install.log" 2>&1
   postgres_ready >/dev/null
-  setting postgres OPEN_CRM_TEST_POSTGRES_URL "postgres://crm:s3cret@127.0.0.1:$port/open_crm"
+  # Not durable, for speed: a store that is not told so refuses such a server.
+  setting postgres OPEN_CRM_TEST_POSTGRES_URL "postgres://crm:s3cret@127.0.0.1:$port/open_crm?durability=weak"
 }
 
 postgres_query() {

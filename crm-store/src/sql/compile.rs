@@ -6,7 +6,7 @@ use crm_core::query::{
 use crm_core::record::{Field, FieldType, Index, Record, Schema, Value, Version};
 use crm_core::{Error, Result, TenantId, Uuid};
 
-use super::driver::Dialect;
+use super::driver::{Dialect, Names, Part};
 use super::filter;
 
 /// A statement in the making: its text and the values bound to it.
@@ -14,6 +14,8 @@ use super::filter;
 pub struct Sql {
     text: String,
     binds: Vec<Value>,
+    /// Where names of tables and indexes begin, in front of their quotation mark, and whether it is a table.
+    marks: Vec<(usize, bool)>,
     placeholder: fn(&mut String, usize),
     quote: fn(&mut String, &str),
 }
@@ -24,6 +26,7 @@ impl Sql {
         Self {
             text: String::with_capacity(256),
             binds: Vec::new(),
+            marks: Vec::new(),
             placeholder: D::placeholder,
             quote: D::quote,
         }
@@ -38,9 +41,32 @@ impl Sql {
         (self.quote)(&mut self.text, name);
         self
     }
-    /// Adds the quoted name of a table.
+    /// Adds the quoted name of a table; [`Sql::under`] completes it.
     pub(crate) fn table(&mut self, name: &str) -> &mut Self {
+        self.marks.push((self.text.len(), true));
         self.name(name)
+    }
+    /// Adds the quoted name of an index; [`Sql::under`] completes it.
+    pub(crate) fn index(&mut self, name: &str) -> &mut Self {
+        self.marks.push((self.text.len(), false));
+        self.name(name)
+    }
+    /// The same statement with tables and indexes named as the store's are.
+    pub(crate) fn under(mut self, names: &Names) -> Self {
+        if *names == Names::default() {
+            return self;
+        }
+        for (at, table) in std::mem::take(&mut self.marks).into_iter().rev() {
+            let quoted = at + 1; // a quotation mark is one byte
+            self.text.insert_str(quoted, names.prefix());
+            if table && !names.schema().is_empty() {
+                let mut schema = String::new();
+                (self.quote)(&mut schema, names.schema());
+                schema.push('.');
+                self.text.insert_str(at, &schema);
+            }
+        }
+        self
     }
     /// Adds an integer as it is: for places where a placeholder would not be the same expression twice.
     pub(crate) fn int(&mut self, int: i64) -> &mut Self {
@@ -146,15 +172,12 @@ pub(crate) fn get<D: Dialect>(schema: &'static Schema, tenant: &TenantId, ids: &
     (sql, types)
 }
 
-fn order_by(sql: &mut Sql, order: &[Order]) {
+fn order_by<D: Dialect>(sql: &mut Sql, order: &[Order]) {
     sql.push(" ORDER BY ");
     for order in order {
         sql.name(&order.field);
-        sql.push(if order.descending {
-            " DESC NULLS LAST, "
-        } else {
-            " ASC NULLS FIRST, "
-        });
+        sql.push(if order.descending { D::SORT.1 } else { D::SORT.0 });
+        sql.push(", ");
     }
     sql.name("id").push(" ASC");
 }
@@ -179,7 +202,7 @@ pub(crate) fn find<D: Dialect>(
     if let Some(cursor) = &query.after {
         after::<D>(&mut sql, schema, &query.order, cursor)?;
     }
-    order_by(&mut sql, &query.order);
+    order_by::<D>(&mut sql, &query.order);
     limit(&mut sql, query.limit as usize + 1);
     Ok((sql.checked::<D>()?, types))
 }
@@ -303,8 +326,9 @@ pub(crate) fn due<D: Dialect>(schema: &'static Schema, tenant: &TenantId, claim:
     sql.push("SELECT ").name("id").push(" FROM ").table(schema.name);
     tenant_is(&mut sql, tenant);
     filter::condition::<D>(&mut sql, schema, tenant, &claim.due)?;
-    order_by(&mut sql, &claim.order);
+    order_by::<D>(&mut sql, &claim.order);
     limit(&mut sql, claim.limit as usize);
+    sql.push(D::SKIP_LOCKED);
     Ok((sql.checked::<D>()?, vec![FieldType::Uuid]))
 }
 
@@ -317,7 +341,7 @@ pub(crate) fn mark<D: Dialect>(
 ) -> Sql {
     let mut sql = Sql::new::<D>();
     sql.push("UPDATE ")
-        .name(schema.name)
+        .table(schema.name)
         .push(" SET ")
         .name("version")
         .push(" = ")
@@ -372,20 +396,25 @@ pub(crate) fn scan<D: Dialect>(
     if let Some(id) = after {
         sql.push(" AND ").name("id").push(" > ").bind(Value::Uuid(id));
     }
-    order_by(&mut sql, &[]);
+    order_by::<D>(&mut sql, &[]);
     limit(&mut sql, scan.chunk_rows);
     Ok((sql.checked::<D>()?, types))
 }
 
 /// A measure as an aggregate function.
-pub(crate) fn measure(sql: &mut Sql, measure: &Measure) {
+pub(crate) fn measure<D: Dialect>(sql: &mut Sql, schema: &'static Schema, measure: &Measure) {
+    let ty = |field: &str| schema.field(field).map_or(FieldType::Uuid, |(_, field)| field.ty);
     match measure {
-        Measure::Count => sql.push("count(*)"),
-        Measure::Sum(field) => sql.push("sum(").name(field).push(")"),
-        Measure::Min(field) => sql.push("min(").name(field).push(")"),
-        Measure::Max(field) => sql.push("max(").name(field).push(")"),
-        Measure::Distinct(field) => sql.push("count(DISTINCT ").name(field).push(")"),
-    };
+        Measure::Count => {
+            sql.push("count(*)");
+        }
+        Measure::Sum(field) => D::aggregate(sql, "sum", field, ty(field)),
+        Measure::Min(field) => D::aggregate(sql, "min", field, ty(field)),
+        Measure::Max(field) => D::aggregate(sql, "max", field, ty(field)),
+        Measure::Distinct(field) => {
+            sql.push("count(DISTINCT ").name(field).push(")");
+        }
+    }
 }
 
 /// The lower end of the stretch a number lies in: `%` rounds towards zero everywhere, so two widths are added first.
@@ -439,7 +468,9 @@ pub(crate) fn aggregate<D: Dialect>(
     if !aggregate.by.is_empty() && !aggregate.measures.is_empty() {
         sql.push(", ");
     }
-    sql.list(", ", &aggregate.measures, |sql, (_, one)| measure(sql, one));
+    sql.list(", ", &aggregate.measures, |sql, (_, one)| {
+        measure::<D>(sql, schema, one);
+    });
     if types.is_empty() {
         return Err(Error::invalid("an aggregate needs a group or a measure").with("schema", schema.name));
     }
@@ -450,7 +481,7 @@ pub(crate) fn aggregate<D: Dialect>(
         sql.push(" GROUP BY ").list(", ", &aggregate.by, key);
         sql.push(" ORDER BY ").list(", ", &aggregate.by, |sql, by| {
             key(sql, by);
-            sql.push(" ASC NULLS FIRST");
+            sql.push(D::SORT.0);
         });
     }
     Ok((sql.checked::<D>()?, types))
@@ -480,7 +511,7 @@ pub(crate) fn insert<D: Dialect>(
     } else {
         D::INSERT
     })
-    .name(schema.name)
+    .table(schema.name)
     .push(" (")
     .name("tenant")
     .push(", ");
@@ -507,10 +538,19 @@ pub(crate) fn insert<D: Dialect>(
 
 /// Replaces the values of a record that still has a version.
 pub(crate) fn update<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Version, record: &Record) -> Sql {
+    set::<D>(tenant, id, Some(expected), record)
+}
+
+/// Replaces the values of a record whatever its version.
+pub(crate) fn overwrite<D: Dialect>(tenant: &TenantId, id: Uuid, record: &Record) -> Sql {
+    set::<D>(tenant, id, None, record)
+}
+
+fn set<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Option<Version>, record: &Record) -> Sql {
     let schema = record.schema();
     let mut sql = Sql::new::<D>();
     sql.push("UPDATE ")
-        .name(schema.name)
+        .table(schema.name)
         .push(" SET ")
         .name("version")
         .push(" = ")
@@ -519,7 +559,7 @@ pub(crate) fn update<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Version,
     for (field, value) in schema.fields.iter().zip(record.values()) {
         sql.push(", ").name(field.name).push(" = ").bind(value.clone());
     }
-    at(&mut sql, tenant, id, Some(expected));
+    at(&mut sql, tenant, id, expected);
     sql
 }
 
@@ -531,7 +571,7 @@ pub(crate) fn delete<D: Dialect>(
     expected: Option<Version>,
 ) -> Sql {
     let mut sql = Sql::new::<D>();
-    sql.push("DELETE FROM ").name(schema.name);
+    sql.push("DELETE FROM ").table(schema.name);
     at(&mut sql, tenant, id, expected);
     sql
 }
@@ -542,9 +582,24 @@ pub(crate) fn version<D: Dialect>(schema: &'static Schema, tenant: &TenantId, id
     sql.push("SELECT ")
         .name("version")
         .push(" FROM ")
-        .name(schema.name);
+        .table(schema.name);
     at(&mut sql, tenant, id, None);
     (sql, vec![FieldType::Int])
+}
+
+/// Ids and versions of those that are there, held until the unit of work ends.
+pub(crate) fn held<D: Dialect>(schema: &'static Schema, tenant: &TenantId, ids: &[Uuid]) -> Question {
+    let mut sql = Sql::new::<D>();
+    sql.push("SELECT ")
+        .name("id")
+        .push(", ")
+        .name("version")
+        .push(" FROM ")
+        .table(schema.name);
+    tenant_is(&mut sql, tenant);
+    ids_in(&mut sql, ids);
+    sql.push(D::FOR_UPDATE);
+    (sql, vec![FieldType::Uuid, FieldType::Int])
 }
 
 fn at(sql: &mut Sql, tenant: &TenantId, id: Uuid, expected: Option<Version>) {
@@ -564,14 +619,17 @@ fn at(sql: &mut Sql, tenant: &TenantId, id: Uuid, expected: Option<Version>) {
 /// Makes a table.
 pub(crate) fn create_table<D: Dialect>(schema: &'static Schema) -> Sql {
     let mut sql = Sql::new::<D>();
-    sql.push("CREATE TABLE ").name(schema.name).push(" (");
+    sql.push("CREATE TABLE ").table(schema.name).push(" (");
+    sql.name("tenant")
+        .push(" ")
+        .push(D::tenant_type())
+        .push(" NOT NULL, ");
     let own = [
-        Field::new("tenant", FieldType::Text),
         Field::new("id", FieldType::Uuid),
         Field::new("version", FieldType::Int),
     ];
     for field in own.iter().chain(schema.fields) {
-        column::<D>(&mut sql, field);
+        column::<D>(&mut sql, field, schema.is_key(field.name));
         sql.push(", ");
     }
     sql.push("PRIMARY KEY (")
@@ -583,8 +641,8 @@ pub(crate) fn create_table<D: Dialect>(schema: &'static Schema) -> Sql {
     sql
 }
 
-fn column<D: Dialect>(sql: &mut Sql, field: &Field) {
-    sql.name(field.name).push(" ").push(D::column_type(field.ty));
+fn column<D: Dialect>(sql: &mut Sql, field: &Field, key: bool) {
+    sql.name(field.name).push(" ").push(D::column_type(field.ty, key));
     if !field.nullable {
         sql.push(" NOT NULL");
     }
@@ -593,8 +651,8 @@ fn column<D: Dialect>(sql: &mut Sql, field: &Field) {
 /// Adds a column to a table.
 pub(crate) fn add_column<D: Dialect>(schema: &'static Schema, field: &'static Field) -> Sql {
     let mut sql = Sql::new::<D>();
-    sql.push("ALTER TABLE ").name(schema.name).push(" ADD COLUMN ");
-    column::<D>(&mut sql, field);
+    sql.push("ALTER TABLE ").table(schema.name).push(" ADD COLUMN ");
+    column::<D>(&mut sql, field, schema.is_key(field.name));
     sql
 }
 
@@ -606,46 +664,71 @@ pub(crate) fn create_index<D: Dialect>(schema: &'static Schema, index: &Index) -
     } else {
         "CREATE INDEX "
     });
-    sql.name(index.name)
+    sql.index(index.name)
         .push(" ON ")
-        .name(schema.name)
+        .table(schema.name)
         .push(" (")
-        .name("tenant");
+        .name("tenant")
+        .push(D::INDEX_SORT);
     for field in index.fields {
-        sql.push(", ").name(field);
+        sql.push(", ").name(field).push(D::INDEX_SORT);
     }
     sql.push(")");
     sql
 }
 
 /// Removes an index that only speeds up.
-pub(crate) fn drop_index<D: Dialect>(name: &str) -> Sql {
+pub(crate) fn drop_index<D: Dialect>(schema: &'static Schema, name: &str) -> Sql {
     let mut sql = Sql::new::<D>();
-    sql.push("DROP INDEX ").name(name);
+    sql.push("DROP INDEX ");
+    if D::DROP_INDEX_ON {
+        sql.index(name).push(" ON ").table(schema.name);
+    } else {
+        // An index lies in the schema of its table.
+        sql.table(name);
+    }
     sql
+}
+
+/// Gives a column the type it has within an index, or outside all of them.
+pub(crate) fn retype<D: Dialect>(schema: &'static Schema, field: &'static Field) -> Sql {
+    let mut sql = Sql::new::<D>();
+    sql.push("ALTER TABLE ")
+        .table(schema.name)
+        .push(" MODIFY COLUMN ");
+    column::<D>(&mut sql, field, schema.is_key(field.name));
+    sql
+}
+
+/// Whether a part of a table is there.
+pub(crate) fn part<D: Dialect>(table: &'static str, part: Part<'_>, names: &Names) -> Question {
+    let mut sql = Sql::new::<D>();
+    D::part(&mut sql, table, part, names);
+    (sql, vec![FieldType::Int])
 }
 
 /// The statements of the ledger of schemas.
 pub(crate) mod ledger {
     use super::{Dialect, FieldType, Question, Sql, Value};
 
-    const TABLE: &str = "crm_ledger";
+    /// Its name, before any prefix.
+    pub(crate) const TABLE: &str = "crm_ledger";
 
     /// Makes the ledger unless it is there.
     pub(crate) fn create<D: Dialect>() -> Sql {
         let mut sql = Sql::new::<D>();
-        sql.push("CREATE TABLE IF NOT EXISTS ").name(TABLE).push(" (");
+        sql.push("CREATE TABLE IF NOT EXISTS ").table(TABLE).push(" (");
         sql.name("name")
             .push(" ")
-            .push(D::column_type(FieldType::Text))
+            .push(D::column_type(FieldType::Text, true))
             .push(" NOT NULL PRIMARY KEY, ");
         sql.name("shape")
             .push(" ")
-            .push(D::column_type(FieldType::Text))
+            .push(D::column_type(FieldType::Text, false))
             .push(" NOT NULL, ");
         sql.name("hash")
             .push(" ")
-            .push(D::column_type(FieldType::Text))
+            .push(D::column_type(FieldType::Text, false))
             .push(" NOT NULL)")
             .push(D::TABLE_OPTIONS);
         sql
@@ -660,14 +743,14 @@ pub(crate) mod ledger {
             .push(", ")
             .name("hash")
             .push(" FROM ")
-            .name(TABLE);
+            .table(TABLE);
         (sql, vec![FieldType::Text; 3])
     }
     /// Adds an entry.
     pub(crate) fn add<D: Dialect>(name: &str, shape: &str, hash: &str) -> Sql {
         let mut sql = Sql::new::<D>();
         sql.push("INSERT INTO ")
-            .name(TABLE)
+            .table(TABLE)
             .push(" (")
             .name("name")
             .push(", ")
@@ -681,11 +764,22 @@ pub(crate) mod ledger {
         sql.push(")");
         sql
     }
+    /// Removes an entry.
+    pub(crate) fn remove<D: Dialect>(name: &str) -> Sql {
+        let mut sql = Sql::new::<D>();
+        sql.push("DELETE FROM ")
+            .table(TABLE)
+            .push(" WHERE ")
+            .name("name")
+            .push(" = ")
+            .bind(name.into());
+        sql
+    }
     /// Changes an entry.
     pub(crate) fn change<D: Dialect>(name: &str, shape: &str, hash: &str) -> Sql {
         let mut sql = Sql::new::<D>();
         sql.push("UPDATE ")
-            .name(TABLE)
+            .table(TABLE)
             .push(" SET ")
             .name("shape")
             .push(" = ")
@@ -711,8 +805,8 @@ pub(crate) fn control<D: Dialect>(step: Control) -> Sql {
         Control::Rollback => "ROLLBACK",
         Control::Ping => "SELECT 1",
         Control::Mark => "SAVEPOINT crm_unit",
-        Control::Undo => "ROLLBACK TO crm_unit",
-        Control::Keep => "RELEASE crm_unit",
+        Control::Undo => "ROLLBACK TO SAVEPOINT crm_unit",
+        Control::Keep => "RELEASE SAVEPOINT crm_unit",
     });
     sql
 }

@@ -1,12 +1,14 @@
 //! Connections that are taken out to work and put back when the work is done. A call that is dropped halfway never puts
 //! its connection back: the connection closes, and with it whatever it had begun. Nothing is spawned for that.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crm_core::record::{FieldType, Value};
 use crm_core::{Column, Error, ErrorKind, Result, Uuid};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::compile::{Control, Sql, control};
 use super::driver::{Dialect, Fault, Role};
@@ -31,19 +33,40 @@ impl<D: Dialect> Lanes<D> {
 
     /// Takes a connection, waiting for one as long as the driver's settings say.
     pub(crate) async fn take(self: &Arc<Self>) -> Result<Lane<D>> {
+        self.take_for(self.driver.limit()).await
+    }
+
+    /// Takes a connection for work that may take this long, with the wait for the connection.
+    pub(crate) async fn take_for(self: &Arc<Self>, limit: Option<Duration>) -> Result<Lane<D>> {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let taken = within(deadline, self.taken(deadline)).await;
+        taken.unwrap_or_else(|| Err(late("no connection to the database was made in time")))
+    }
+
+    async fn taken(self: &Arc<Self>, deadline: Option<Instant>) -> Result<Lane<D>> {
         let waited = tokio::time::timeout(self.driver.wait(), self.permits.clone().acquire_owned()).await;
         let permit = waited.map_err(|_| busy(self.driver.wait()))?;
         let permit = permit.map_err(|_| Error::unexpected("the store is closed"))?;
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => self.driver.connect(self.role).await?,
+        let connection = loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(mut connection) = idle else {
+                break self.driver.connect(self.role).await?;
+            };
+            if self.driver.usable(&mut connection).await {
+                break connection;
+            }
         };
-        Ok(Lane {
+        let mut lane = Lane {
             lanes: self.clone(),
             connection,
+            deadline,
+            state: State::default(),
             _permit: permit,
-        })
+        };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let bound = D::bound(&mut lane.connection, left).await;
+        lane.heard(bound).map_err(Fault::into_error)?;
+        Ok(lane)
     }
 }
 
@@ -56,11 +79,34 @@ pub(crate) fn busy(waited: Duration) -> Error {
     .with("wait_ms", waited.as_millis())
 }
 
+/// What a future comes to before the deadline.
+async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+fn late(message: &'static str) -> Error {
+    Error::new(ErrorKind::Timeout, message)
+}
+
+/// What became of a connection at work.
+#[derive(Debug, Default)]
+struct State {
+    /// It cannot be used any more.
+    lost: bool,
+    /// The database gave up the unit of work in favour of another one.
+    again: bool,
+}
+
 /// A connection at work. Dropped without [`Lane::put_back`], it is closed.
 pub(crate) struct Lane<D: Dialect> {
     lanes: Arc<Lanes<D>>,
     // Before the permit, so that the connection is given up before the next one is let in.
     connection: D::Connection,
+    deadline: Option<Instant>,
+    state: State,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -70,21 +116,62 @@ impl<D: Dialect> Lane<D> {
         let Self {
             lanes,
             connection,
+            state,
             _permit,
+            ..
         } = self;
-        lanes
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(connection);
+        if state.lost {
+            return;
+        }
+        if let Some(connection) = lanes.driver.release(connection) {
+            lanes
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(connection);
+        }
+    }
+
+    /// Whether the unit of work failed only because another one was in its way: it may be carried out again.
+    pub(crate) fn may_try_again(&self) -> bool {
+        self.state.again && !self.state.lost
+    }
+
+    /// The connection itself, and the driver.
+    pub(crate) fn parts(&mut self) -> (&D, &mut D::Connection) {
+        (&self.lanes.driver, &mut self.connection)
     }
 
     pub(crate) async fn execute(&mut self, sql: Sql) -> Result<u64, Fault> {
-        D::execute(&mut self.connection, sql).await
+        let sql = sql.under(self.lanes.driver.names());
+        let done = within(self.deadline, D::execute(&mut self.connection, sql)).await;
+        let done = done.unwrap_or_else(|| Err(Fault::Lost(late("the database did not answer in time"))));
+        self.heard(done)
     }
 
     pub(crate) async fn query(&mut self, sql: Sql, types: &[FieldType]) -> Result<Vec<Vec<Value>>, Fault> {
-        D::query(&mut self.connection, sql, types).await
+        let sql = sql.under(self.lanes.driver.names());
+        let done = within(self.deadline, D::query(&mut self.connection, sql, types)).await;
+        let done = done.unwrap_or_else(|| Err(Fault::Lost(late("the database did not answer in time"))));
+        self.heard(done)
+    }
+
+    /// Remembers what an answer says about the connection and the unit of work.
+    pub(crate) fn heard<T>(&mut self, answer: Result<T, Fault>) -> Result<T, Fault> {
+        match &answer {
+            Err(Fault::Lost(_)) => {
+                self.state.lost = true;
+                // The others were most likely cut by the same cause.
+                self.lanes
+                    .idle
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clear();
+            }
+            Err(Fault::Again(_)) => self.state.again = true,
+            _ => {}
+        }
+        answer.map_err(|fault| self.lanes.driver.names().fault(fault))
     }
 
     pub(crate) async fn columns(
@@ -94,7 +181,11 @@ impl<D: Dialect> Lane<D> {
         whole: &[bool],
         columns: &mut [Column],
     ) -> Result<(usize, Option<Uuid>), Fault> {
-        D::columns(&mut self.connection, sql, types, whole, columns).await
+        let sql = sql.under(self.lanes.driver.names());
+        let work = D::columns(&mut self.connection, sql, types, whole, columns);
+        let done = within(self.deadline, work).await;
+        let done = done.unwrap_or_else(|| Err(Fault::Lost(late("the database did not answer in time"))));
+        self.heard(done)
     }
 
     /// How many rows the insert that just failed left.
@@ -104,6 +195,8 @@ impl<D: Dialect> Lane<D> {
 
     /// Runs statements one after another up to the first that fails: how many rows each changed, and that failure.
     pub(crate) async fn pipeline(&mut self, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
+        let names = self.lanes.driver.names();
+        let statements = statements.into_iter().map(|sql| sql.under(names)).collect();
         D::pipeline(&mut self.connection, statements).await
     }
 
@@ -120,21 +213,28 @@ impl<D: Dialect> Lane<D> {
     ///
     /// # Errors
     /// That of `done`; or the commit's, whose effect is unknown unless the database says that it had none.
-    pub(crate) async fn end<T>(mut self, done: Result<T>) -> Result<T> {
+    pub(crate) async fn end<T>(self, done: Result<T>) -> Result<T> {
+        self.ended(done).await.0
+    }
+
+    /// [`Lane::end`], and whether the unit of work may be carried out again.
+    pub(crate) async fn ended<T>(mut self, done: Result<T>) -> (Result<T>, bool) {
         match done {
             Ok(answer) => match self.execute(control::<D>(Control::Commit)).await {
                 Ok(_) => {
                     self.put_back();
-                    Ok(answer)
+                    (Ok(answer), false)
                 }
-                Err(fault) => Err(fault.into_error().effect_unknown()),
+                Err(Fault::Again(error)) => (Err(error), true),
+                Err(fault) => (Err(fault.into_error().effect_unknown()), false),
             },
             Err(error) => {
+                let again = self.may_try_again();
                 // A connection that cannot even give up is closed instead, which gives up as well.
-                if self.execute(control::<D>(Control::Rollback)).await.is_ok() {
+                if !self.state.lost && self.step(Control::Rollback).await.is_ok() {
                     self.put_back();
                 }
-                Err(error)
+                (Err(error), again)
             }
         }
     }

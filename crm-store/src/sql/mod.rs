@@ -1,6 +1,7 @@
 //! One store over every SQL database: what is common is here, what differs is behind a driver.
 //!
 //! ```
+//! # #[cfg(feature = "sqlite")]
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! use crm_core::capability::RecordStore;
 //! use crm_store::sql::{SqliteConfig, SqliteStore};
@@ -23,27 +24,46 @@ mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+#[cfg(feature = "sqlite")]
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use crm_core::capability::{RecordStore, StoreCapability};
 use crm_core::query::{Aggregate, Claim, Cursor, Filter, GroupBy, Page, Query, Scan};
 use crm_core::record::{FieldType, Outcome, Record, Schema, Stored, Value, Write};
 use crm_core::{
-    Column, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Table, TenantId, Uuid,
+    Column, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Retry, Table, TenantId, Uuid,
 };
 
-pub use driver::{Driver, Sqlite, SqliteConfig};
+pub use driver::Driver;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub use driver::Tls;
+#[cfg(feature = "mysql")]
+pub use driver::{Mysql, MysqlConfig};
+#[cfg(feature = "postgres")]
+pub use driver::{Postgres, PostgresConfig};
+#[cfg(feature = "sqlite")]
+pub use driver::{Sqlite, SqliteConfig};
 
 use compile::{Control, control};
-use driver::{Fault, Role};
+use driver::{Fault, Role, TRIES};
 use lane::{Lane, Lanes};
 
 /// A [`RecordStore`] on SQLite: one file, nothing to install, fully durable (WAL, `synchronous=FULL`), or in memory.
 ///
 /// Several processes may use one file. One connection writes, a few read; a dropped call leaves nothing open.
+#[cfg(feature = "sqlite")]
 pub type SqliteStore = SqlStore<Sqlite>;
+
+/// A [`RecordStore`] on MySQL 8 or later, or MariaDB 10.6 or later.
+#[cfg(feature = "mysql")]
+pub type MysqlStore = SqlStore<Mysql>;
+
+/// A [`RecordStore`] on PostgreSQL 13 or later.
+#[cfg(feature = "postgres")]
+pub type PostgresStore = SqlStore<Postgres>;
 
 /// Ids asked for in one statement.
 const IDS: usize = 512;
@@ -73,6 +93,55 @@ impl<D: Driver> fmt::Debug for SqlStore<D> {
     }
 }
 
+#[cfg(feature = "mysql")]
+impl SqlStore<Mysql> {
+    /// Opens a MySQL or MariaDB store by its URL: `mysql://user:password@host:3306/database`, with the parameters
+    /// `prefix`, `connections`, `tls`, `ca` and `durability` (see [`MysqlConfig`]).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the setting when the URL or configuration is wrong, or the server's settings do not
+    /// keep what was acknowledged; [`ErrorKind::Unauthenticated`] and [`ErrorKind::Unavailable`] as the server answers.
+    pub async fn open(url: &str, config: MysqlConfig) -> Result<Self> {
+        let driver = Mysql::open(url, config)
+            .await
+            .map_err(|e| e.operation("store.open"))?;
+        Self::connected(ProviderInfo::new("mysql", driver.name()), driver).await
+    }
+
+    /// [`SqlStore::open`] with the default configuration.
+    ///
+    /// # Errors
+    /// As [`SqlStore::open`].
+    pub async fn open_url(url: &str) -> Result<Self> {
+        Self::open(url, MysqlConfig::default()).await
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl SqlStore<Postgres> {
+    /// Opens a PostgreSQL store by its URL: `postgres://user:password@host:5432/database`, with the parameters
+    /// `schema`, `prefix`, `connections`, `tls`, `ca` and `durability` (see [`PostgresConfig`]).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the setting when the URL or configuration is wrong, or the server's settings do not
+    /// keep what was acknowledged; [`ErrorKind::Unauthenticated`] and [`ErrorKind::Unavailable`] as the server answers.
+    pub async fn open(url: &str, config: PostgresConfig) -> Result<Self> {
+        let driver = Postgres::open(url, config)
+            .await
+            .map_err(|e| e.operation("store.open"))?;
+        Self::connected(ProviderInfo::new("postgres", driver.name()), driver).await
+    }
+
+    /// [`SqlStore::open`] with the default configuration.
+    ///
+    /// # Errors
+    /// As [`SqlStore::open`].
+    pub async fn open_url(url: &str) -> Result<Self> {
+        Self::open(url, PostgresConfig::default()).await
+    }
+}
+
+#[cfg(feature = "sqlite")]
 impl SqlStore<Sqlite> {
     /// Opens a SQLite store by its URL: `sqlite:crm.db`, `sqlite:///var/lib/crm.db`, `sqlite::memory:`; with
     /// `?mode=rwc` (the default: made when missing), `?mode=rw` (must be there) or `?mode=memory`.
@@ -110,12 +179,12 @@ impl SqlStore<Sqlite> {
 impl<D: Driver> SqlStore<D> {
     async fn connected(info: ProviderInfo, driver: D) -> Result<Self> {
         let driver = Arc::new(driver);
-        let anchor = match driver.capability().durable {
+        let anchor = match driver.capability().shared {
             true => None,
             false => Some(Anchor(std::sync::Mutex::new(driver.connect(Role::Writer).await?))),
         };
         let readers = driver.readers();
-        let writer = Lanes::new(driver.clone(), Role::Writer, 1);
+        let writer = Lanes::new(driver.clone(), Role::Writer, driver.writers());
         let store = Self {
             info,
             group: group::Group::new(writer.clone(), driver.wait()),
@@ -135,16 +204,29 @@ impl<D: Driver> SqlStore<D> {
         Ok(store)
     }
 
-    async fn reader(&self) -> Result<Lane<D>> {
-        match &self.readers {
-            Some(readers) => readers.take().await,
-            None => self.writer.take().await,
-        }
+    /// How long a call on behalf of `ctx` may take.
+    fn time(&self, ctx: &Context) -> Result<Option<Duration>> {
+        let Some(until) = ctx.until() else {
+            return Ok(self.driver.limit());
+        };
+        let now = self.driver.clock().now();
+        ctx.check(self.driver.clock())?;
+        let left = until.since(now);
+        Ok(Some(self.driver.limit().map_or(left, |limit| limit.min(left))))
     }
 
     /// Asks one question on a reading connection.
-    async fn ask(&self, (sql, types): compile::Question) -> Result<Vec<Vec<Value>>> {
-        let mut lane = self.reader().await?;
+    async fn ask(&self, ctx: &Context, question: compile::Question) -> Result<Vec<Vec<Value>>> {
+        self.asked(self.time(ctx)?, question).await
+    }
+
+    async fn asked(
+        &self,
+        limit: Option<Duration>,
+        (sql, types): compile::Question,
+    ) -> Result<Vec<Vec<Value>>> {
+        let lanes = self.readers.as_ref().unwrap_or(&self.writer);
+        let mut lane = lanes.take_for(limit).await?;
         let rows = lane.query(sql, &types).await.map_err(Fault::into_error)?;
         lane.put_back();
         Ok(rows)
@@ -153,11 +235,13 @@ impl<D: Driver> SqlStore<D> {
     /// Asks for columns on a reading connection.
     async fn ask_columns(
         &self,
+        ctx: &Context,
         (sql, types): compile::Question,
         whole: &[bool],
         columns: &mut [Column],
     ) -> Result<(usize, Option<Uuid>)> {
-        let mut lane = self.reader().await?;
+        let lanes = self.readers.as_ref().unwrap_or(&self.writer);
+        let mut lane = lanes.take_for(self.time(ctx)?).await?;
         let done = lane.columns(sql, &types, whole, columns).await;
         let done = done.map_err(Fault::into_error)?;
         lane.put_back();
@@ -192,6 +276,14 @@ impl<D: Driver> SqlStore<D> {
     }
 }
 
+/// The error of a unit of work that was tried as often as it may be.
+fn given_up(error: Error, again: bool) -> Error {
+    match again {
+        true => error.with("tries", TRIES).with_retry(Retry::Exhausted),
+        false => error,
+    }
+}
+
 /// A row of id, version and values.
 fn stored(schema: &'static Schema, row: Vec<Value>) -> Result<Stored> {
     let mut row = row.into_iter();
@@ -217,9 +309,12 @@ impl<D: Driver> Provider for SqlStore<D> {
     }
 
     async fn check(&self) -> Result<Health> {
-        self.ask((control::<D>(Control::Ping), vec![FieldType::Int]))
-            .await
-            .map_err(|e| e.operation("store.check"))?;
+        self.asked(
+            self.driver.limit(),
+            (control::<D>(Control::Ping), vec![FieldType::Int]),
+        )
+        .await
+        .map_err(|e| e.operation("store.check"))?;
         Ok(Health::Ready)
     }
 }
@@ -236,9 +331,10 @@ impl<D: Driver> RecordStore for SqlStore<D> {
             .iter()
             .try_for_each(|schema| schema.validate())
             .map_err(named)?;
-        let mut lane = self.writer.take().await.map_err(named)?;
+        // A migration takes the time it needs.
+        let mut lane = self.writer.take_for(None).await.map_err(named)?;
         lane.begin().await.map_err(named)?;
-        let done = ddl::migrate(&mut lane, schemas).await;
+        let done = ddl::locked(&mut lane, schemas).await;
         lane.end(done).await.map_err(named)?;
         let mut known = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
         known.extend(schemas.iter().map(|schema| (schema.name, *schema)));
@@ -259,16 +355,23 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         if D::SHARES_COMMITS {
             return self.group.apply(ctx.tenant(), writes).await.map_err(named);
         }
-        let mut lane = self.writer.take().await.map_err(named)?;
-        lane.begin().await.map_err(named)?;
-        let done = write::all(&mut lane, ctx.tenant(), writes).await;
-        lane.end(done).await.map_err(named)
+        for tries in 1.. {
+            let limit = self.time(ctx).map_err(named)?;
+            let mut lane = self.writer.take_for(limit).await.map_err(named)?;
+            lane.begin().await.map_err(named)?;
+            let done = write::all(&mut lane, ctx.tenant(), writes).await;
+            match lane.ended(done).await {
+                (Err(_), true) if tries < TRIES => tokio::time::sleep(self.driver.pause(tries)).await,
+                (done, again) => return done.map_err(|error| named(given_up(error, again))),
+            }
+        }
+        Err(named(Error::unexpected("a unit of work was never tried")))
     }
 
     async fn get(&self, ctx: &Context, schema: &'static Schema, ids: &[Uuid]) -> Result<Vec<Option<Stored>>> {
         let mut found = HashMap::with_capacity(ids.len());
         for ids in ids.chunks(IDS) {
-            let rows = self.ask(compile::get::<D>(schema, ctx.tenant(), ids)).await;
+            let rows = self.ask(ctx, compile::get::<D>(schema, ctx.tenant(), ids)).await;
             for row in rows.map_err(|error| error.operation("store.get"))? {
                 let stored = stored(schema, row).map_err(|error| error.operation("store.get"))?;
                 found.insert(stored.id, stored);
@@ -285,7 +388,7 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         let named = |error: Error| error.operation("store.find");
         query.validate(schema).map_err(named)?;
         let question = compile::find::<D>(schema, ctx.tenant(), query).map_err(named)?;
-        let mut rows = self.ask(question).await.map_err(named)?;
+        let mut rows = self.ask(ctx, question).await.map_err(named)?;
         let more = rows.len() > query.limit as usize;
         rows.truncate(query.limit as usize);
         let items = rows
@@ -308,7 +411,7 @@ impl<D: Driver> RecordStore for SqlStore<D> {
         let named = |error: Error| error.operation("store.count");
         filter.validate(schema).map_err(named)?;
         let question = compile::count::<D>(schema, ctx.tenant(), filter).map_err(named)?;
-        let rows = self.ask(question).await.map_err(named)?;
+        let rows = self.ask(ctx, question).await.map_err(named)?;
         let counted = rows.first().and_then(|row| row.first()).and_then(Value::as_int);
         counted
             .and_then(|n| u64::try_from(n).ok())
@@ -318,10 +421,17 @@ impl<D: Driver> RecordStore for SqlStore<D> {
     async fn claim(&self, ctx: &Context, schema: &'static Schema, claim: &Claim) -> Result<Vec<Stored>> {
         let named = |error: Error| error.operation("store.claim");
         claim.validate(schema).map_err(named)?;
-        let mut lane = self.writer.take().await.map_err(named)?;
-        lane.begin().await.map_err(named)?;
-        let done = Self::claim_within(&mut lane, ctx.tenant(), schema, claim).await;
-        lane.end(done).await.map_err(named)
+        for tries in 1.. {
+            let limit = self.time(ctx).map_err(named)?;
+            let mut lane = self.writer.take_for(limit).await.map_err(named)?;
+            lane.begin().await.map_err(named)?;
+            let done = Self::claim_within(&mut lane, ctx.tenant(), schema, claim).await;
+            match lane.ended(done).await {
+                (Err(_), true) if tries < TRIES => tokio::time::sleep(self.driver.pause(tries)).await,
+                (done, again) => return done.map_err(|error| named(given_up(error, again))),
+            }
+        }
+        Err(named(Error::unexpected("a claim was never tried")))
     }
 
     /// Each chunk is a question of its own that goes on behind the last id: no snapshot is held while the chunks are
@@ -348,7 +458,7 @@ impl<D: Driver> RecordStore for SqlStore<D> {
             let question = compile::scan::<D>(schema, ctx.tenant(), scan, after).map_err(named)?;
             let mut columns = empty.clone();
             let (rows, last) = self
-                .ask_columns(question, &whole, &mut columns)
+                .ask_columns(ctx, question, &whole, &mut columns)
                 .await
                 .map_err(named)?;
             if rows == 0 {
@@ -386,7 +496,7 @@ impl<D: Driver> RecordStore for SqlStore<D> {
             .iter()
             .map(|by| matches!(by, GroupBy::Month(_)))
             .collect();
-        for row in self.ask(question).await.map_err(named)? {
+        for row in self.ask(ctx, question).await.map_err(named)? {
             for (i, (column, value)) in columns.iter_mut().zip(row).enumerate() {
                 if months.get(i) == Some(&true) && value.as_str() == Some("") {
                     return Err(named(

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use crm_core::record::{OnConflict, Outcome, Record, Schema, Value, Version, Write};
 use crm_core::{Error, Result, TenantId, Uuid};
 
-use super::compile::{self, Sql, Taken};
-use super::driver::{Dialect, Fault};
+use super::compile::{self, Control, Sql, Taken};
+use super::driver::{Dialect, Fault, Key};
 use super::lane::Lane;
 
 /// Rows of one insert statement at most; beyond this, larger statements are not faster.
@@ -84,6 +84,7 @@ fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
     };
     let mut rows: Rows<'_> = Vec::new();
     let mut ids = HashSet::new();
+    let mut bytes = 0;
     let mut kind: Option<(&'static Schema, Taken)> = None;
     for write in writes {
         let (Some(taken), Write::Insert { id, record, .. } | Write::Put { id, record }) = (of(write), write)
@@ -95,6 +96,12 @@ fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
         let room = (D::MAX_BINDS / (schema.fields.len() + 2)).min(ROWS);
         if !std::ptr::eq(first, schema) || rule != taken || rows.len() == room || !ids.insert(*id) {
             break;
+        }
+        if D::MAX_STATEMENT_BYTES < usize::MAX {
+            bytes += record.values().iter().map(size).sum::<usize>();
+            if bytes > D::MAX_STATEMENT_BYTES && !rows.is_empty() {
+                break;
+            }
         }
         rows.push((*id, record));
     }
@@ -120,25 +127,157 @@ async fn rows_in<D: Dialect>(
     at: usize,
     outcomes: &mut Vec<Outcome>,
 ) -> Result<()> {
+    if !D::ANSWERS_ROWS && taken != Taken::Fail {
+        let done = match taken {
+            Taken::Replace => replacing(lane, tenant, schema, rows, outcomes).await,
+            Taken::Fail | Taken::Skip => skipping(lane, tenant, schema, rows, outcomes).await,
+        };
+        return done.map_err(|fault| collided(schema, outcomes.len(), fault));
+    }
+    // What a failed statement would take with it is set apart.
+    let apart = !D::GOES_ON && rows.len() > 1 && taken != Taken::Skip;
+    if apart {
+        lane.step(Control::Mark).await?;
+    }
     match statement(lane, tenant, schema, taken, rows, outcomes).await {
-        Ok(()) => Ok(()),
+        Ok(()) => {}
         Err(fault @ Fault::Taken(_)) if D::INSERT_KEEPS && taken == Taken::Fail => {
             let before = match rows.len() {
                 1 => 0,
                 _ => lane.inserted().await.map_err(Fault::into_error)?,
             };
-            Err(collided(schema, at + before, fault))
+            return Err(collided(schema, at + before, fault));
         }
         Err(Fault::Taken(_)) if rows.len() > 1 => {
+            if apart {
+                lane.step(Control::Undo).await?;
+            }
             // The statement had no effect. One by one, the row that collides shows.
             for (i, row) in rows.iter().enumerate() {
                 statement(lane, tenant, schema, taken, std::slice::from_ref(row), outcomes)
                     .await
                     .map_err(|fault| collided(schema, at + i, fault))?;
             }
-            Ok(())
         }
-        Err(fault) => Err(collided(schema, at, fault)),
+        Err(fault) => return Err(collided(schema, at, fault)),
+    }
+    if apart {
+        lane.step(Control::Keep).await?;
+    }
+    Ok(())
+}
+
+/// The bytes of a value in a statement, roughly.
+fn size(value: &Value) -> usize {
+    fn json(value: &serde_json::Value) -> usize {
+        match value {
+            serde_json::Value::String(text) => 2 + text.len() * 2,
+            serde_json::Value::Array(items) => items.iter().map(|item| 1 + json(item)).sum(),
+            serde_json::Value::Object(map) => map
+                .iter()
+                .map(|(key, value)| key.len() * 2 + 4 + json(value))
+                .sum(),
+            _ => 24,
+        }
+    }
+    match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Json(value) => json(value),
+        _ => 16,
+    }
+}
+
+/// Inserts that leave out what is there, on a database that cannot say which rows it left out: halves of a run that
+/// collides are tried again, down to the rows that do. A database that is asked this way undoes a failed statement alone.
+async fn skipping<D: Dialect>(
+    lane: &mut Lane<D>,
+    tenant: &TenantId,
+    schema: &'static Schema,
+    rows: &[(Uuid, &Record)],
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), Fault> {
+    let mut parts = vec![rows];
+    while let Some(part) = parts.pop() {
+        let (sql, _) = compile::insert::<D>(schema, tenant, part, Taken::Fail);
+        match lane.execute(sql).await {
+            Ok(_) => outcomes.extend(part.iter().map(|_| Outcome::Written(1))),
+            Err(Fault::Taken(_)) if part.len() == 1 => outcomes.push(Outcome::Skipped),
+            Err(Fault::Taken(_)) => {
+                let (first, rest) = part.split_at(part.len() / 2);
+                parts.extend([rest, first]);
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(())
+}
+
+/// Blind writes, on a database whose way of replacing rows would also replace those that only share a unique key.
+async fn replacing<D: Dialect>(
+    lane: &mut Lane<D>,
+    tenant: &TenantId,
+    schema: &'static Schema,
+    rows: &[(Uuid, &Record)],
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), Fault> {
+    let ids: Vec<Uuid> = rows.iter().map(|(id, _)| *id).collect();
+    let (sql, types) = compile::held::<D>(schema, tenant, &ids);
+    let there: HashMap<Uuid, Version> = lane
+        .query(sql, &types)
+        .await?
+        .iter()
+        .filter_map(|row| Some((row.first()?.as_uuid()?, row.get(1)?.as_int()?)))
+        .collect();
+    if there.is_empty() {
+        let (sql, _) = compile::insert::<D>(schema, tenant, rows, Taken::Fail);
+        match lane.execute(sql).await {
+            Ok(_) => {
+                outcomes.extend(rows.iter().map(|_| Outcome::Written(1)));
+                return Ok(());
+            }
+            Err(Fault::Taken(_)) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    for (id, record) in rows {
+        let version = match there.get(id) {
+            Some(version) => {
+                lane.execute(compile::overwrite::<D>(tenant, *id, record)).await?;
+                version + 1
+            }
+            None => put_one(lane, tenant, *id, record).await?,
+        };
+        outcomes.push(Outcome::Written(version));
+    }
+    Ok(())
+}
+
+/// Inserts the record; replaces it when somebody else was faster.
+async fn put_one<D: Dialect>(
+    lane: &mut Lane<D>,
+    tenant: &TenantId,
+    id: Uuid,
+    record: &Record,
+) -> Result<Version, Fault> {
+    let schema = record.schema();
+    let (sql, _) = compile::insert::<D>(schema, tenant, &[(id, record)], Taken::Fail);
+    match lane.execute(sql).await {
+        Ok(_) => return Ok(1),
+        Err(Fault::Taken(key)) if index(schema, &key) == "id" => {}
+        Err(fault) => return Err(fault),
+    }
+    let (sql, types) = compile::held::<D>(schema, tenant, &[id]);
+    let rows = lane.query(sql, &types).await?;
+    let version = rows.first().and_then(|row| row.get(1)).and_then(Value::as_int);
+    lane.execute(compile::overwrite::<D>(tenant, id, record)).await?;
+    match version {
+        Some(version) => Ok(version + 1),
+        // Added and removed again in between.
+        None => lane.heard(Err(Fault::Again(Error::new(
+            crm_core::ErrorKind::Unavailable,
+            "the record came and went meanwhile; try again",
+        )))),
     }
 }
 
@@ -229,17 +368,23 @@ fn collided(schema: &'static Schema, write: usize, fault: Fault) -> Error {
 /// The error for a fault of a statement on a schema; names the unique index that was in the way.
 pub(super) fn named(schema: &'static Schema, fault: Fault) -> Error {
     match fault {
-        Fault::Other(error) => error.with("schema", schema.name),
-        Fault::Taken(fields) => {
-            let index = schema
-                .indexes
-                .iter()
-                .find(|index| index.unique && index.fields.iter().eq(fields.iter()));
-            Error::conflict("a record with this id or unique key is already there")
-                .with("schema", schema.name)
-                .with("index", index.map_or("id", |index| index.name))
-        }
+        Fault::Taken(key) => Error::conflict("a record with this id or unique key is already there")
+            .with("schema", schema.name)
+            .with("index", index(schema, &key)),
+        fault => fault.into_error().with("schema", schema.name),
     }
+}
+
+/// The name of the unique index of a key; `id` for the primary key.
+fn index(schema: &'static Schema, key: &Key) -> &'static str {
+    let is = |index: &&crm_core::record::Index| {
+        index.unique
+            && match key {
+                Key::Fields(fields) => index.fields.iter().eq(fields.iter()),
+                Key::Index(name) => index.name == name,
+            }
+    };
+    schema.indexes.iter().find(is).map_or("id", |index| index.name)
 }
 
 async fn stale<D: Dialect>(

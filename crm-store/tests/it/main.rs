@@ -22,7 +22,17 @@ mod kill;
 mod merge;
 #[cfg(feature = "mongodb")]
 mod mongo;
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+mod mysql;
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+mod own;
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+mod postgres;
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+mod race;
 mod servers;
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+mod sql_faults;
 mod sqlite;
 mod sqlite_backup;
 mod sqlite_faults;

@@ -286,16 +286,22 @@ async fn a_lock_held_by_another_process_is_told_and_can_be_retried() {
 /// A limit on the size of files stands in for a disk that fails (the write ends with EFBIG).
 #[tokio::test]
 async fn a_failing_disk_is_told_and_leaves_nothing_half() {
+    static PAGE: Schema = Schema {
+        name: "page",
+        fields: &[Field::new("text", FieldType::Text)],
+        indexes: &[],
+    };
+    let page = |text: &str| Record::new(&PAGE).with("text", text).unwrap();
     let text = |n: usize| format!("secret {n} {}", "x".repeat(500_000));
     if let Ok(path) = std::env::var("CRM_STORE_TEST_LIMITED") {
         let store = SqliteStore::open_file(&path, SqliteConfig::default())
             .await
             .unwrap();
-        store.migrate(&[&NOTE]).await.unwrap();
+        store.migrate(&[&PAGE]).await.unwrap();
         let ctx = fixtures::context();
         let mut written = 0;
         let error = loop {
-            let pair = [0, 1].map(|side| Write::insert(fixtures::id(), note(&text(written + side))));
+            let pair = [0, 1].map(|side| Write::insert(fixtures::id(), page(&text(written + side))));
             match store.apply(&ctx, &pair).await {
                 Ok(_) => written += 2,
                 Err(error) => break error,
@@ -305,7 +311,7 @@ async fn a_failing_disk_is_told_and_leaves_nothing_half() {
         assert!(error.context("sqlite_code").is_some() && !format!("{error:?}").contains("secret"));
         assert!(written > 0);
         assert_eq!(
-            store.count(&ctx, &NOTE, &Filter::All).await.unwrap(),
+            store.count(&ctx, &PAGE, &Filter::All).await.unwrap(),
             written as u64
         );
         println!("told");

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Desk, SAMPLE, sample};
 use crate::capability::RecordStore;
 use crate::query::Filter;
-use crate::record::{Outcome, Record, Value, Write};
+use crate::record::{MAX_KEY_CHARS, MAX_VALUE_BYTES, Outcome, Record, Value, Write};
 use crate::testkit::fixtures;
 use crate::{Effect, Error, ErrorKind, Retry, Timestamp, Uuid};
 
@@ -59,6 +59,12 @@ pub async fn every_type_comes_back(store: Arc<dyn RecordStore>) {
     ];
     values.extend(texts.map(|v| ("t", v.into())));
     values.push(("t", "x".repeat(100_000).into()));
+    values.push(("t", "日".repeat(MAX_VALUE_BYTES / 3).into()));
+    // As long as an indexed text may be, in bytes of any width.
+    for character in ["k", "é", "日", "😀"] {
+        values.push(("code", character.repeat(MAX_KEY_CHARS).into()));
+        values.push(("group_key", character.repeat(MAX_KEY_CHARS).into()));
+    }
     values.extend([vec![], vec![0, 1, 255, 0], (0..=255).collect::<Vec<u8>>()].map(|v| ("b", v.into())));
     for micros in [
         0,
@@ -138,6 +144,12 @@ pub async fn what_does_not_fit_is_refused(store: Arc<dyn RecordStore>) {
     assert!(
         desk.one(good).await.is_none(),
         "nothing of the unit of work was written"
+    );
+    assert!(
+        sample("long")
+            .with("code", "x".repeat(MAX_KEY_CHARS + 1))
+            .is_err(),
+        "no store has to index longer texts"
     );
 }
 

@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Row, SqlSafeStr};
 
 use super::super::compile::Sql;
-use super::{Dialect, Driver, Fault, JsonType, Role, json_text};
+use super::{Dialect, Driver, Fault, JsonType, Key, Role, json_path, json_text, percent_decode};
 
 /// How a SQLite file is used. [`SqliteConfig::default`] is right for most.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -265,10 +265,10 @@ impl Sqlite {
             .with("setting", "url")
             .with("path", &place)
             .operation("store.open"),
-            _ => match classify(error) {
-                Fault::Other(error) => error.with("path", &place).operation("store.open"),
-                taken @ Fault::Taken(_) => taken.into_error(),
-            },
+            _ => classify(error)
+                .into_error()
+                .with("path", &place)
+                .operation("store.open"),
         }
     }
 
@@ -303,20 +303,6 @@ impl Sqlite {
     }
 }
 
-fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let hex = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 fn extended(error: &sqlx::Error) -> Option<i32> {
     error
         .as_database_error()
@@ -346,7 +332,7 @@ pub(super) fn classify(error: &sqlx::Error) -> Fault {
     };
     let message = error.as_database_error().map(|e| e.message()).unwrap_or_default();
     if matches!(extended, code::CONSTRAINT_UNIQUE | code::CONSTRAINT_PRIMARYKEY) {
-        return Fault::Taken(key_fields(message));
+        return Fault::Taken(Key::Fields(key_fields(message)));
     }
     let new = Error::new;
     let error = match extended & 0xff {
@@ -391,13 +377,6 @@ fn key_fields(message: &str) -> Vec<String> {
         .filter(|name| *name != "tenant")
         .map(str::to_owned)
         .collect()
-}
-
-/// `$."a"."b"`: each key as a JSON string, which is how SQLite reads quoted labels.
-fn json_path(path: &[String]) -> String {
-    path.iter().fold("$".to_owned(), |text, key| {
-        text + "." + &serde_json::Value::from(key.as_str()).to_string()
-    })
 }
 
 fn bind(value: Value, arguments: &mut sqlx::sqlite::SqliteArguments) -> Result<(), Fault> {
@@ -495,7 +474,7 @@ impl Dialect for Sqlite {
         out.push_str(&name.replace('"', "\"\""));
         out.push('"');
     }
-    fn column_type(ty: FieldType) -> &'static str {
+    fn column_type(ty: FieldType, _key: bool) -> &'static str {
         match ty {
             FieldType::Bool | FieldType::Int | FieldType::Timestamp => "INTEGER",
             FieldType::Float => "REAL",
@@ -508,7 +487,7 @@ impl Dialect for Sqlite {
     }
     fn replace_taken(sql: &mut Sql, table: &'static str, fields: &mut dyn Iterator<Item = &'static str>) {
         sql.push(" ON CONFLICT (\"tenant\", \"id\") DO UPDATE SET \"version\" = ")
-            .name(table)
+            .table(table)
             .push(".\"version\" + 1");
         for field in fields {
             sql.push(", ").name(field).push(" = excluded.").name(field);

@@ -1,0 +1,13 @@
+//! The suite of all stores on MySQL or MariaDB, and what is particular to them.
+
+use crm_core::testkit::store::{Under as _, agrees_with_memory};
+
+use crate::own::{mysql, sequences};
+
+crm_core::store_suite!(suite, mysql());
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_sequence_of_operations_ends_as_in_the_model() {
+    let under = mysql().await;
+    agrees_with_memory(under.store(), 20_261_122, sequences(60), 50).await;
+}
