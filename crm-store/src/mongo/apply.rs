@@ -381,7 +381,7 @@ fn unique(schema: &'static Schema, get: &dyn Fn(&str) -> Option<Value>) -> Vec<(
         for field in index.fields {
             let value = match get(field)? {
                 // The one number of two faces.
-                Value::Float(float) if float == 0.0 => Value::Float(0.0),
+                Value::Float(0.0) => Value::Float(0.0),
                 value => value,
             };
             key.insert(*field, wire::bson(&value).ok()??);

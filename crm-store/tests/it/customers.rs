@@ -81,6 +81,13 @@ macro_rules! on_every_store {
                 super::$case(super::desk(std::sync::Arc::new(super::MemoryStore::new("memory")))).await
             })*
         }
+        #[cfg(feature = "mongodb")]
+        mod on_mongo {
+            $(#[tokio::test] async fn $case() {
+                let Some((store, _scratch)) = crate::mongo::fresh().await else { return };
+                super::$case(super::desk(store)).await
+            })*
+        }
     };
 }
 
@@ -616,4 +623,13 @@ async fn racing_writers_make_each_person_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn racing_writers_make_each_person_once_in_memory() {
     race(desk(Arc::new(MemoryStore::new("memory"))).customers).await;
+}
+
+#[cfg(feature = "mongodb")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_writers_make_each_person_once_on_mongo() {
+    let Some((store, _scratch)) = crate::mongo::fresh().await else {
+        return;
+    };
+    race(desk(store).customers).await;
 }

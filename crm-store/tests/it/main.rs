@@ -22,6 +22,8 @@ mod kill;
 mod merge;
 #[cfg(feature = "mongodb")]
 mod mongo;
+#[cfg(feature = "mongodb")]
+mod mongo_faults;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod mysql;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
