@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crm_core::record::{Index, OnConflict, Outcome, Record, Schema, Value, Version, Write};
 use crm_core::{Error, Result, TenantId, Uuid};
-use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, Document, RawArrayBuf, RawDocument, doc};
 
 use super::error;
 use super::link::Call;
@@ -186,12 +186,8 @@ impl Step<'_, '_> {
         for (i, write) in run.iter().enumerate() {
             let statement = self
                 .statement(kind, write)
+                .and_then(|statement| wire::raw(self.schema, &statement))
                 .map_err(|error| error.with("write", self.at + i))?;
-            let statement = RawDocumentBuf::try_from(&statement).map_err(|_| {
-                Error::invalid("a record cannot be written as BSON")
-                    .with("schema", self.schema.name)
-                    .with("write", self.at + i)
-            })?;
             bytes += statement.as_bytes().len();
             if bytes > BYTES && count > 0 {
                 break;

@@ -3,7 +3,7 @@
 use crm_core::query::{Assign, Claim};
 use crm_core::record::{Field, Record, Schema, Stored, Value};
 use crm_core::{Error, Result};
-use mongodb::bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{Document, RawArrayBuf, RawDocument, doc};
 
 use super::error;
 use super::link::{Call, Fault};
@@ -59,8 +59,7 @@ async fn within(unit: &mut Unit<'_>, of: Of<'_>, claim: &Claim) -> Result<Vec<St
     for stored in &mut taken {
         let fence = wire::fence(of.tenant, stored.id, Some(stored.version));
         let update = marked(schema, stored, claim)?;
-        let statement = RawDocumentBuf::try_from(&doc! { "q": fence, "u": update })
-            .map_err(|_| Error::invalid("a record cannot be written as BSON").with("schema", schema.name))?;
+        let statement = wire::raw(schema, &doc! { "q": fence, "u": update })?;
         statements.push(statement);
     }
     let wrote = unit.write(schema, Statements::Update, statements).await?;

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crm_core::record::Schema;
 use crm_core::{Context, Error, ErrorKind, Result, Retry};
-use mongodb::bson::{Document, RawDocument, RawDocumentBuf};
+use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::error::Error as DriverError;
 use mongodb::options::{AggregateOptions, ReadConcern};
-use mongodb::{Client, Collection, Database};
+use mongodb::{Client, ClientSession, Collection, Database};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -25,7 +26,12 @@ pub(super) struct Link {
     places: Semaphore,
     /// Counts the waits, so that no two are of the same length.
     waits: AtomicU64,
+    /// Sessions whose transaction may still be open on the server.
+    left: Mutex<Vec<ClientSession>>,
 }
+
+/// How many sessions are remembered to be ended; beyond that, the server ends the oldest by itself.
+const LEFT: usize = 1000;
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,6 +82,39 @@ impl Link {
             config,
             // Two processes do not wait in step either.
             waits: AtomicU64::new(u64::from(std::process::id()) << 32),
+            left: Mutex::default(),
+        }
+    }
+
+    fn left(&self) -> MutexGuard<'_, Vec<ClientSession>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a session whose transaction nobody ends. It is not given back to the driver before: what is ended then
+    /// could be somebody else's.
+    pub(super) fn leave(&self, session: ClientSession) {
+        let mut left = self.left();
+        let oldest = (left.len() >= LEFT).then(|| left.remove(0));
+        left.push(session);
+        drop(left);
+        drop(oldest);
+    }
+
+    /// Ends what was left, on the server. A failure is of no interest here: the next call tries again.
+    async fn end_left(&self, call: &Call<'_>) {
+        let ids: Vec<Document> = self.left().iter().map(|session| session.id().clone()).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let step = self.database.run_command(doc! { "killSessions": &ids });
+        if call.run(async { step.await }).await.is_ok() {
+            let mut left = self.left();
+            let (ended, others) = std::mem::take(&mut *left)
+                .into_iter()
+                .partition::<Vec<_>, _>(|session| ids.contains(session.id()));
+            *left = others;
+            drop(left);
+            drop(ended);
         }
     }
 
@@ -113,12 +152,14 @@ impl Link {
                 .with("connections", self.config.connections));
             }
         };
-        Ok(Call {
+        let call = Call {
             link: self,
             _place: place,
             // A deadline too far away to be told is none.
             until: left.and_then(|left| now.checked_add(left)),
-        })
+        };
+        self.end_left(&call).await;
+        Ok(call)
     }
 }
 

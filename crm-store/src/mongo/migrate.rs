@@ -207,7 +207,8 @@ async fn create(call: &Call<'_>, schema: &'static Schema) -> Result<()> {
     let name = call.link.name(schema);
     let step = call.link.database.create_collection(&name);
     match call.run(async { step.await }).await {
-        Ok(()) => return Ok(()),
+        // Newer servers say the same of one that is there.
+        Ok(()) => {}
         Err(Fault::Driver(error)) if error::code_of(&error) == Some(code::NAMESPACE_EXISTS) => {}
         Err(fault) => return Err(fault.into_error().with("schema", schema.name)),
     }

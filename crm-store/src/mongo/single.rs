@@ -1,9 +1,9 @@
 //! A single write: MongoDB carries out one document's write whole by itself, in one round trip and without getting into
 //! anybody's way; the driver sends it again under the same number when its answer is lost.
 
-use crm_core::record::{OnConflict, Outcome, Write};
+use crm_core::record::{OnConflict, Outcome, Record, Write};
 use crm_core::{Error, Result, TenantId};
-use mongodb::bson::{RawDocumentBuf, doc};
+use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::options::ReturnDocument;
 
 use super::apply::{changed, stale};
@@ -35,14 +35,12 @@ async fn once(call: &Call<'_>, tenant: &TenantId, write: &Write) -> Result<Ended
     let id = write.id();
     let found = match write {
         Write::Insert { record, .. } => {
-            let document = RawDocumentBuf::try_from(&wire::fresh(tenant, id, record)?).map_err(|_| {
-                Error::invalid("a record cannot be written as BSON").with("schema", record.schema().name)
-            })?;
+            let document = wire::raw(record.schema(), &wire::fresh(tenant, id, record)?)?;
             let inserted = call.run(async { records.insert_one(document).await }).await;
             inserted.map(|_| Some(1))
         }
         Write::Update { expected, record, .. } => {
-            let change = changed(record)?;
+            let change = checked(record)?;
             let mut step = records
                 .find_one_and_update(wire::fence(tenant, id, Some(*expected)), change)
                 .return_document(ReturnDocument::After)
@@ -54,7 +52,7 @@ async fn once(call: &Call<'_>, tenant: &TenantId, write: &Write) -> Result<Ended
         }
         Write::Put { record, .. } => {
             let mut step = records
-                .find_one_and_update(wire::fence(tenant, id, None), changed(record)?)
+                .find_one_and_update(wire::fence(tenant, id, None), checked(record)?)
                 .upsert(true)
                 .return_document(ReturnDocument::After)
                 .projection(doc! { VERSION: 1 });
@@ -79,6 +77,13 @@ async fn once(call: &Call<'_>, tenant: &TenantId, write: &Write) -> Result<Ended
         Ok(Some(version)) => Ok(Ended::Done(Outcome::Written(version))),
         Err(fault) => failed(write, fault),
     }
+}
+
+/// The update to a record's values, not larger than it may be.
+fn checked(record: &Record) -> Result<Document> {
+    let change = changed(record)?;
+    wire::raw(record.schema(), &change)?;
+    Ok(change)
 }
 
 fn version_of(found: Option<RawDocumentBuf>) -> Option<i64> {

@@ -47,10 +47,26 @@ pub(super) struct Wrote {
     pub(super) taken: Option<(usize, Clash)>,
 }
 
-/// An open unit of work. Dropped, it is given up: the driver tells the server.
+/// An open unit of work. Dropped before its end, whatever is on the way, it is left to the next call of the store, which
+/// ends it on the server; without one the server does so after a minute.
 pub(super) struct Unit<'a> {
     call: &'a Call<'a>,
-    session: ClientSession,
+    /// Taken out when its end is known.
+    session: Option<ClientSession>,
+}
+
+impl Drop for Unit<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.call.link.leave(session);
+        }
+    }
+}
+
+fn open(session: &mut Option<ClientSession>) -> Result<&mut ClientSession, Stop> {
+    session
+        .as_mut()
+        .ok_or_else(|| Stop::Failed(Error::unexpected("the unit of work is over")))
 }
 
 impl<'a> Unit<'a> {
@@ -64,7 +80,10 @@ impl<'a> Unit<'a> {
         options.max_commit_time = call.left();
         let started = async { session.start_transaction().with_options(options).await };
         call.run(started).await?;
-        Ok(Self { call, session })
+        Ok(Self {
+            call,
+            session: Some(session),
+        })
     }
 
     /// Sends statements of one kind: `insert` with `documents`, `update` with `updates`, `delete` with `deletes`.
@@ -98,7 +117,8 @@ impl<'a> Unit<'a> {
             );
         }
         let database = self.call.link.database.clone();
-        let sent = database.run_raw_command(command).session(&mut self.session);
+        let session = open(&mut self.session)?;
+        let sent = database.run_raw_command(command).session(session);
         match self.call.run(async { sent.await }).await {
             Ok(answer) => wrote(schema, &answer),
             Err(Fault::Driver(error)) if error::code_of(&error) == Some(code::DUPLICATE_KEY) => Ok(Wrote {
@@ -121,12 +141,10 @@ impl<'a> Unit<'a> {
         options.projection = Some(fields);
         options.max_time = self.call.left();
         let records = self.call.link.records(schema);
-        let asked = records
-            .find(filter)
-            .with_options(options)
-            .session(&mut self.session);
+        let session = open(&mut self.session)?;
+        let asked = records.find(filter).with_options(options).session(&mut *session);
         let mut cursor = self.call.run(async { asked.await }).await?;
-        while self.call.run(cursor.advance(&mut self.session)).await? {
+        while self.call.run(cursor.advance(session)).await? {
             take(cursor.current())?;
         }
         Ok(())
@@ -142,12 +160,13 @@ impl<'a> Unit<'a> {
         let mut options = AggregateOptions::default();
         options.max_time = self.call.left();
         let records = self.call.link.records(schema);
+        let session = open(&mut self.session)?;
         let asked = records
             .aggregate(pipeline)
             .with_options(options)
-            .session(&mut self.session);
+            .session(&mut *session);
         let mut cursor = self.call.run(async { asked.await }).await?;
-        while self.call.run(cursor.advance(&mut self.session)).await? {
+        while self.call.run(cursor.advance(session)).await? {
             take(cursor.current())?;
         }
         Ok(())
@@ -158,9 +177,12 @@ impl<'a> Unit<'a> {
     pub(super) async fn commit(mut self) -> Result<(), Stop> {
         let mut patience = self.call.patience();
         loop {
-            let step = async { self.session.commit_transaction().await };
-            match self.call.run(step).await {
-                Ok(()) => return Ok(()),
+            let session = open(&mut self.session)?;
+            match self.call.run(async { session.commit_transaction().await }).await {
+                Ok(()) => {
+                    self.session = None;
+                    return Ok(());
+                }
                 Err(Fault::Driver(error)) if error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) => {
                     let lost = error::classify(&error);
                     patience
@@ -174,10 +196,17 @@ impl<'a> Unit<'a> {
         }
     }
 
-    /// Gives up. What goes wrong then is of no interest: the server gives up by itself what it does not hear of.
+    /// Gives up.
     pub(super) async fn give_up(mut self) {
-        let step = async { self.session.abort_transaction().await };
-        let _ = self.call.run(step).await;
+        if let Ok(session) = open(&mut self.session)
+            && self
+                .call
+                .run(async { session.abort_transaction().await })
+                .await
+                .is_ok()
+        {
+            self.session = None;
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use crm_core::record::{Field, FieldType, Record, Schema, Stored, Value, Version};
 use crm_core::{Error, ErrorKind, Result, TenantId, Timestamp, Uuid};
 use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Bson, Document, RawBsonRef, RawDocument, doc};
+use mongodb::bson::{Binary, Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use serde_json::Value as Json;
 
 /// The record's id and tenant.
@@ -323,6 +323,23 @@ fn named(error: Error, schema: &'static Schema, field: &Field) -> Error {
     error.with("schema", schema.name).with("field", field.name)
 }
 
+/// The most a document may hold, in bytes.
+const LARGEST: usize = 16 << 20;
+
+/// A document as it is sent.
+///
+/// # Errors
+/// One that is larger than a document may be.
+pub(super) fn raw(schema: &'static Schema, document: &Document) -> Result<RawDocumentBuf> {
+    RawDocumentBuf::try_from(document)
+        .ok()
+        .filter(|raw| raw.as_bytes().len() <= LARGEST)
+        .ok_or_else(|| {
+            Error::invalid("a record is larger than the 16 MiB a MongoDB document can hold")
+                .with("schema", schema.name)
+        })
+}
+
 /// The document a write of one record is fenced by.
 pub(super) fn fence(tenant: &TenantId, id: Uuid, expected: Option<Version>) -> Document {
     let mut fence = doc! { ID: key(tenant, id) };
@@ -335,7 +352,6 @@ pub(super) fn fence(tenant: &TenantId, id: Uuid, expected: Option<Version>) -> D
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mongodb::bson::RawDocumentBuf;
     use serde_json::json;
 
     fn round_trip(json: &Json) -> Json {
