@@ -375,11 +375,10 @@ fn unique(schema: &'static Schema, get: &dyn Fn(&str) -> Option<Value>) -> Vec<(
     let key = |index: &'static Index| {
         let mut key = Document::new();
         for field in index.fields {
-            let value = match get(field)? {
-                // The one number of two faces.
-                Value::Float(0.0) => Value::Float(0.0),
-                value => value,
-            };
+            let mut value = get(field)?;
+            if let Value::Float(float) = &mut value {
+                *float += 0.0; // zero has two faces, and MongoDB takes them for one
+            }
             key.insert(*field, wire::bson(&value).ok()??);
         }
         Some((index.name, key.to_vec().ok()?))

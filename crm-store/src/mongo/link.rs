@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use crm_core::record::Schema;
 use crm_core::{Context, Error, ErrorKind, Result, Retry};
-use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::error::Error as DriverError;
-use mongodb::options::{AggregateOptions, ReadConcern};
+use mongodb::options::{AggregateOptions, FindOptions, ReadConcern};
 use mongodb::{Client, ClientSession, Collection, Database};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::MongoConfig;
 use super::error::{self, code};
+use super::wire;
 
 /// The deployment and how it is used.
 pub(super) struct Link {
@@ -211,6 +212,33 @@ impl Call<'_> {
         }
         let records = self.link.records(schema);
         let asked = records.aggregate(pipeline).with_options(options);
+        let mut cursor = self.run(async { asked.await }).await.map_err(Fault::into_error)?;
+        while self.run(cursor.advance()).await.map_err(Fault::into_error)? {
+            take(cursor.current())?;
+        }
+        Ok(())
+    }
+
+    /// Hands out the documents of these keys, in no order.
+    pub(super) async fn get(
+        &self,
+        schema: &'static Schema,
+        mut keys: Vec<Bson>,
+        take: &mut (dyn FnMut(&RawDocument) -> Result<()> + Send),
+    ) -> Result<()> {
+        let mut options = FindOptions::default();
+        options.max_time = self.left();
+        options.batch_size = u32::try_from(keys.len() + 1).ok();
+        // One key alone takes the server's shortest way.
+        let filter = match keys.pop() {
+            Some(key) if keys.is_empty() => doc! { wire::ID: key },
+            last => {
+                keys.extend(last);
+                doc! { wire::ID: { "$in": keys } }
+            }
+        };
+        let records = self.link.records(schema);
+        let asked = records.find(filter).with_options(options);
         let mut cursor = self.run(async { asked.await }).await.map_err(Fault::into_error)?;
         while self.run(cursor.advance()).await.map_err(Fault::into_error)? {
             take(cursor.current())?;

@@ -185,14 +185,12 @@ impl MongoStore {
         let mut found = HashMap::with_capacity(ids.len());
         for ids in ids.chunks(IDS) {
             let keys: Vec<Bson> = ids.iter().map(|id| wire::key(ctx.tenant(), *id)).collect();
-            let pipeline = vec![doc! { "$match": { wire::ID: { "$in": keys } } }];
             let mut take = |document: &RawDocument| {
                 let stored = wire::stored(schema, document)?;
                 found.insert(stored.id, stored);
                 Ok(())
             };
-            call.read(schema, pipeline, Some(IDS + 1), false, &mut take)
-                .await?;
+            call.get(schema, keys, &mut take).await?;
         }
         // Asked twice for one id, both places get it.
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())

@@ -108,7 +108,7 @@ async fn under() -> (Arc<dyn RecordStore>, Option<Scratch>) {
 crm_core::store_suite!(suite, under());
 
 /// How many sequences of 50 units of work are compared with the model; 1,000 take minutes on a real server.
-const SEQUENCES: usize = 100;
+const SEQUENCES: usize = 50;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_sequence_of_operations_ends_as_in_the_model() {

@@ -68,7 +68,9 @@ fn said(error: &Error) -> (ErrorKind, Effect) {
 async fn ordered_failures_are_healed_or_told() {
     let Some(url) = url() else { return };
     let app = format!("crm-faults-{}", std::process::id());
-    let scratch = Scratch::new(format!("{url}&appName={app}"));
+    // An ordered failure changes nothing that the server would tell by itself, so it is asked often.
+    let often = "serverMonitoringMode=poll&heartbeatFrequencyMS=500";
+    let scratch = Scratch::new(format!("{url}&appName={app}&{often}"));
     let config = MongoConfig::default().wait(Duration::from_secs(2));
     let store = scratch.open(config).await;
     store.migrate(&[note_schema()]).await.unwrap();
