@@ -162,6 +162,7 @@ impl<'a> Assembly<'a> {
                 self.address.country = text.to_ascii_uppercase();
             }
             Target::Tag => self.draft.tags.push(text.to_owned()),
+            Target::Tags => self.draft.tags.extend(labels(text)),
             Target::Attribute(name, kind) => {
                 let value = self.attribute(*kind, text)?;
                 self.draft
@@ -208,6 +209,7 @@ impl<'a> Assembly<'a> {
                 "false" | "no" | "n" | "0" => false.into(),
                 _ => return Err("not a yes or no; write it as true or false"),
             },
+            AttributeType::Json => serde_json::from_str(text).map_err(|_| "not a JSON document")?,
             AttributeType::Date => {
                 let (time, day_alone) = self.time(text)?;
                 let text = time.to_string();
@@ -283,6 +285,33 @@ impl<'a> Assembly<'a> {
         }
         Ok(self.draft)
     }
+}
+
+/// Labels of one text: `;` between them, `\` before a `;` or `\` that belongs to one.
+fn labels(text: &str) -> Vec<String> {
+    let (mut labels, mut label, mut escaped) = (Vec::new(), String::new(), false);
+    for c in text.chars() {
+        match c {
+            '\\' if !escaped => {
+                escaped = true;
+                continue;
+            }
+            ';' if !escaped => labels.push(std::mem::take(&mut label)),
+            c => {
+                if escaped && !matches!(c, ';' | '\\') {
+                    label.push('\\');
+                }
+                label.push(c);
+            }
+        }
+        escaped = false;
+    }
+    if escaped {
+        label.push('\\');
+    }
+    labels.push(label);
+    labels.retain(|label| !label.trim().is_empty());
+    labels
 }
 
 fn append(to: &mut String, text: &str) {

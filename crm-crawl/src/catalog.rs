@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `csv:people.csv?name=shop&region=AU` | a delimited file; usual column names are recognised. Parameters: `name`, `region`, `currency`, `encoding`, `delimiter`, `date_format` (may be repeated), `map.<column>=<target>` (may be repeated) |
 //! | `csv:config.json` | the same, as a written-down `CsvConfig` |
+//! | `jsonl:people.jsonl?name=app` | JSON Lines. Parameters: `name`, `region`, `currency`, `encoding`, `date_format`, `map.<path>=<target>` |
+//! | `vcard:contacts.vcf?name=phone` | vCards. Parameters: `name`, `region`, `encoding` |
+//! | `jsonl:config.json`, `vcard:config.json` | the same, as a written-down `JsonlConfig` or `VcardConfig` |
 //! | `spider:site.json` | a web spider, as a written-down `SpiderSpec` (feature `crawl`) |
 //!
 //! Paths are relative to the working directory, or absolute; a path in a configuration file counts from that file's
@@ -32,12 +35,20 @@ use crm_core::{Error, Result};
 use serde::de::DeserializeOwned;
 
 use crate::escape::unescape;
-use crate::file::{CsvCollector, CsvConfig, CsvMapping};
+use crate::file::{
+    CsvCollector, CsvConfig, JsonlCollector, JsonlConfig, Mapping, VcardCollector, VcardConfig,
+};
 
 /// Adds the collectors of this crate; one that was left out when compiling is noted with its feature.
 pub fn register(catalog: &mut Catalog) {
     catalog.register::<dyn Collector, _, _>("csv", |url| async move {
         Ok(Arc::new(CsvCollector::new(csv(&url).await?)?) as Arc<dyn Collector>)
+    });
+    catalog.register::<dyn Collector, _, _>("jsonl", |url| async move {
+        Ok(Arc::new(JsonlCollector::new(jsonl(&url).await?)?) as Arc<dyn Collector>)
+    });
+    catalog.register::<dyn Collector, _, _>("vcard", |url| async move {
+        Ok(Arc::new(VcardCollector::new(vcard(&url).await?)?) as Arc<dyn Collector>)
     });
     #[cfg(feature = "crawl")]
     catalog.register::<dyn Collector, _, _>("spider", |url| async move {
@@ -51,8 +62,18 @@ pub fn register(catalog: &mut Catalog) {
     catalog.absent::<dyn Collector>("spider", "crawl");
 }
 
-async fn csv(url: &str) -> Result<CsvConfig> {
-    let (path, settings) = split(url, "csv:")?;
+/// What a URL says: a written-down configuration, or a path with settings.
+enum Said<T> {
+    Whole(T),
+    Parts(PathBuf, String, Vec<(String, String)>),
+}
+
+async fn said<T: DeserializeOwned>(
+    url: &str,
+    scheme: &'static str,
+    place: fn(&mut T) -> &mut PathBuf,
+) -> Result<Said<T>> {
+    let (path, settings) = split(url, scheme)?;
     if path
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
@@ -63,18 +84,33 @@ async fn csv(url: &str) -> Result<CsvConfig> {
                     .with("setting", setting),
             );
         }
-        let mut config: CsvConfig = read(&path).await?;
-        if let (true, Some(folder)) = (config.path.is_relative(), path.parent()) {
-            config.path = folder.join(&config.path);
+        let mut config: T = read(&path).await?;
+        let file = place(&mut config);
+        if let (true, Some(folder)) = (file.is_relative(), path.parent()) {
+            *file = folder.join(&*file);
         }
-        return Ok(config);
+        return Ok(Said::Whole(config));
     }
     let name = path
         .file_stem()
         .map(|stem| stem.to_string_lossy().into_owned())
         .unwrap_or_default();
+    Ok(Said::Parts(path, name, settings))
+}
+
+fn unknown(scheme: &str, setting: &str, known: &str) -> Error {
+    Error::config(format!("no setting of {scheme} has this name"))
+        .with("setting", setting)
+        .with("known", known)
+}
+
+async fn csv(url: &str) -> Result<CsvConfig> {
+    let (path, name, settings) = match said(url, "csv:", |config: &mut CsvConfig| &mut config.path).await? {
+        Said::Whole(config) => return Ok(config),
+        Said::Parts(path, name, settings) => (path, name, settings),
+    };
     let mut config = CsvConfig::new(path, name);
-    let mut mapping = CsvMapping::new();
+    let mut mapping = Mapping::new();
     let mut formats = Vec::new();
     for (setting, value) in settings {
         match setting.as_str() {
@@ -96,12 +132,8 @@ async fn csv(url: &str) -> Result<CsvConfig> {
             other => match other.strip_prefix("map.") {
                 Some(column) => mapping = mapping.column(column, value.parse()?),
                 None => {
-                    return Err(Error::config("no setting of csv: has this name")
-                        .with("setting", other)
-                        .with(
-                            "known",
-                            "name, region, currency, encoding, delimiter, date_format, map.<column>",
-                        ));
+                    let known = "name, region, currency, encoding, delimiter, date_format, map.<column>";
+                    return Err(unknown("csv:", other, known));
                 }
             },
         }
@@ -109,8 +141,56 @@ async fn csv(url: &str) -> Result<CsvConfig> {
     if !formats.is_empty() {
         config.reading.date_formats = formats;
     }
-    if !mapping.columns().is_empty() {
-        config.mapping = Some(mapping);
+    config.mapping = (!mapping.columns().is_empty()).then_some(mapping);
+    Ok(config)
+}
+
+async fn jsonl(url: &str) -> Result<JsonlConfig> {
+    let (path, name, settings) =
+        match said(url, "jsonl:", |config: &mut JsonlConfig| &mut config.path).await? {
+            Said::Whole(config) => return Ok(config),
+            Said::Parts(path, name, settings) => (path, name, settings),
+        };
+    let mut config = JsonlConfig::new(path, name);
+    let mut mapping = Mapping::new();
+    let mut formats = Vec::new();
+    for (setting, value) in settings {
+        match setting.as_str() {
+            "name" => config.name = value,
+            "region" => config.reading.phone_region = Some(value),
+            "currency" => config.reading.currency = Some(value),
+            "encoding" => config.encoding = value,
+            "date_format" => formats.push(value),
+            other => match other.strip_prefix("map.") {
+                Some(path) => mapping = mapping.column(path, value.parse()?),
+                None => {
+                    let known = "name, region, currency, encoding, date_format, map.<path>";
+                    return Err(unknown("jsonl:", other, known));
+                }
+            },
+        }
+    }
+    if !formats.is_empty() {
+        config.reading.date_formats = formats;
+    }
+    config.mapping = (!mapping.columns().is_empty()).then_some(mapping);
+    Ok(config)
+}
+
+async fn vcard(url: &str) -> Result<VcardConfig> {
+    let (path, name, settings) =
+        match said(url, "vcard:", |config: &mut VcardConfig| &mut config.path).await? {
+            Said::Whole(config) => return Ok(config),
+            Said::Parts(path, name, settings) => (path, name, settings),
+        };
+    let mut config = VcardConfig::new(path, name);
+    for (setting, value) in settings {
+        match setting.as_str() {
+            "name" => config.name = value,
+            "region" => config.reading.phone_region = Some(value),
+            "encoding" => config.encoding = value,
+            other => return Err(unknown("vcard:", other, "name, region, encoding")),
+        }
     }
     Ok(config)
 }

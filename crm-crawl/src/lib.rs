@@ -1,6 +1,7 @@
 //! Collecting customer information from files and web sites, for the **open-crm** crate.
 //!
-//! - [`mod@file`]: [`file::CsvCollector`] reads delimited text, as spreadsheets and shops export it.
+//! - [`mod@file`]: [`file::CsvCollector`] reads delimited text, as spreadsheets and shops export it,
+//!   [`file::JsonlCollector`] JSON Lines, [`file::VcardCollector`] address books.
 //! - `spider` (feature `crawl`): `WebCollector` crawls a site politely and picks people out of its pages.
 //! - [`Collection`]: the consumer; runs collectors into any [`DraftSink`](crm_core::capability::DraftSink).
 //! - [`catalog`]: makes collectors from URLs, for hosts that configure by data.

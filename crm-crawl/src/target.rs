@@ -8,7 +8,7 @@ use crm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// How an attribute's text is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AttributeType {
     /// As it stands.
     Text,
@@ -20,6 +20,8 @@ pub enum AttributeType {
     Bool,
     /// A day or a time in one of the date formats; kept as RFC 3339 in UTC, a day alone as `YYYY-MM-DD`.
     Date,
+    /// A JSON document: lists, objects, or text whose blanks at the ends count.
+    Json,
 }
 
 impl AttributeType {
@@ -30,13 +32,14 @@ impl AttributeType {
             Self::Float => "float",
             Self::Bool => "bool",
             Self::Date => "date",
+            Self::Json => "json",
         }
     }
 }
 
 /// What a column of a file, or a piece of a page, says about a person. Written as text:
 /// `name`, `given`, `family`, `email`, `phone`, `external:<system>`, `street`, `city`, `region`, `postal_code`,
-/// `country`, `tag`, `attribute:<name>`, `attribute:<name>:<text|int|float|bool|date>`, `order.id`, `order.date`,
+/// `country`, `tag`, `tags`, `attribute:<name>`, `attribute:<name>:<text|int|float|bool|date|json>`, `order.id`, `order.date`,
 /// `order.amount`, `order.currency`, `order.items`.
 ///
 /// ```
@@ -47,7 +50,7 @@ impl AttributeType {
 /// assert!("e-mail".parse::<Target>().unwrap_err().to_string().contains("known=name, given"));
 /// ```
 #[non_exhaustive]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
     /// The whole name.
@@ -74,6 +77,8 @@ pub enum Target {
     Country,
     /// A label.
     Tag,
+    /// Labels with `;` between them; `\;` is a `;` within a label, `\\` a `\`.
+    Tags,
     /// Anything else.
     Attribute(String, AttributeType),
     /// An order's id at the source.
@@ -88,7 +93,7 @@ pub enum Target {
     OrderItems,
 }
 
-const PLAIN: [(&str, Target); 16] = [
+const PLAIN: [(&str, Target); 17] = [
     ("name", Target::Name),
     ("given", Target::Given),
     ("family", Target::Family),
@@ -100,6 +105,7 @@ const PLAIN: [(&str, Target); 16] = [
     ("postal_code", Target::PostalCode),
     ("country", Target::Country),
     ("tag", Target::Tag),
+    ("tags", Target::Tags),
     ("order.id", Target::OrderId),
     ("order.date", Target::OrderDate),
     ("order.amount", Target::OrderAmount),
@@ -184,6 +190,7 @@ impl FromStr for Target {
                         AttributeType::Float,
                         AttributeType::Bool,
                         AttributeType::Date,
+                        AttributeType::Json,
                     ];
                     let kind = kinds
                         .into_iter()

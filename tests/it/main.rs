@@ -12,6 +12,7 @@
 mod demo;
 
 mod bad_input;
+mod files;
 mod kill;
 mod nginx;
 mod whole_way;

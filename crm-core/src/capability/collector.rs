@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::customer::Draft;
-use crate::{Context, Provider, Result};
+use crate::{Context, Provider, Result, Table};
 
 /// What a collector can do.
 #[non_exhaustive]
@@ -103,6 +103,37 @@ impl fmt::Debug for Originals {
             .field("rows", &self.rows.len())
             .finish()
     }
+}
+
+/// What a [`TableSource`] holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// The file, as drafts and rejects name it.
+    pub place: String,
+    /// The names of the columns.
+    pub columns: Vec<String>,
+    /// Rows in all.
+    pub rows: u64,
+    /// In how many parts they are read.
+    pub chunks: usize,
+    /// The same as long as the content is: by it a checkpoint recognises the file.
+    pub fingerprint: String,
+}
+
+/// A file of typed columns, read part by part (Parquet in `crm-analytics`); a collector makes drafts of its rows. Calls
+/// block: they are made off the async workers.
+pub trait TableSource: fmt::Debug + Send + Sync + 'static {
+    /// What there is, without reading the rows.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Config`] when the file cannot be read, [`crate::ErrorKind::Corrupt`] when it is damaged.
+    fn outline(&self) -> Result<Outline>;
+
+    /// The rows of one part, 0 is the first.
+    ///
+    /// # Errors
+    /// As [`TableSource::outline`]; [`crate::ErrorKind::Unsupported`] naming a column of a type that cannot be read.
+    fn chunk(&self, index: usize) -> Result<Table>;
 }
 
 /// Takes what a collector finds. Waits while the store is busy: that is the back-pressure.

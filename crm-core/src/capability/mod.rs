@@ -18,8 +18,8 @@ mod store;
 
 pub use analysis::{Classifier, ClassifierModel, ClusterModel, Clusterer, ReduceModel, Reducer, Rule};
 pub use collector::{
-    Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, OriginalKind, Originals, Progress,
-    Reject,
+    Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, OriginalKind, Originals, Outline,
+    Progress, Reject, TableSource,
 };
 pub use message::{MailCapability, Mailer, SmsCapability, SmsSender, VoiceCaller, VoiceCapability};
 pub use store::{RecordStore, StoreCapability};

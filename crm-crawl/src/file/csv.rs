@@ -3,12 +3,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use crm_core::capability::{Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, Progress};
-use crm_core::{Clock, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, SystemClock};
+use crm_core::capability::{Checkpoint, Collector, CollectorCapability, DraftSink, Progress};
+use crm_core::{Clock, Context, Error, Health, Provider, ProviderInfo, Result, SystemClock};
 use serde::{Deserialize, Serialize};
 
-use super::mapping::CsvMapping;
-use super::rows::{KIND, Rows, Stand, unreadable};
+use super::mapping::Mapping;
+use super::rows::{KIND, Rows};
+use super::stream::{Run, blocking, stand, unreadable};
 use crate::assemble::Reading;
 
 /// Which file, and how it is read.
@@ -40,9 +41,9 @@ pub struct CsvConfig {
     /// The names of the columns of a file without a header; its first line is data then.
     #[serde(default)]
     pub columns: Option<Vec<String>>,
-    /// Which column says what; usual names are recognised when not set ([`CsvMapping::recognise`]).
+    /// Which column says what; usual names are recognised when not set ([`Mapping::recognise`]).
     #[serde(default)]
-    pub mapping: Option<CsvMapping>,
+    pub mapping: Option<Mapping>,
     /// How dates, amounts and phone numbers are read.
     #[serde(default)]
     pub reading: Reading,
@@ -51,12 +52,26 @@ pub struct CsvConfig {
     pub batch: usize,
 }
 
-fn auto() -> String {
+pub(super) fn auto() -> String {
     "auto".to_owned()
 }
 
-fn batch() -> usize {
+pub(super) fn batch() -> usize {
     500
+}
+
+/// Checks what all files have in common.
+pub(super) fn common(name: &str, batch: usize, encoding: &str, reading: &Reading) -> Result<()> {
+    let wrong =
+        |setting: &'static str, message: &'static str| Err(Error::config(message).with("setting", setting));
+    if name.trim().is_empty() {
+        return wrong("name", "a collector has a name");
+    }
+    if !(1..=10_000).contains(&batch) {
+        return wrong("batch", "a delivery has 1 to 10,000 rows");
+    }
+    super::decode::detect(b"", encoding)?;
+    reading.validate()
 }
 
 mod delimiter {
@@ -96,26 +111,16 @@ impl CsvConfig {
     /// # Errors
     /// [`ErrorKind::Config`] naming the setting.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |setting: &'static str, message: &'static str| {
-            Err(Error::config(message).with("setting", setting))
-        };
-        if self.name.trim().is_empty() {
-            return wrong("name", "a collector has a name");
-        }
-        if !(1..=10_000).contains(&self.batch) {
-            return wrong("batch", "a delivery has 1 to 10,000 rows");
-        }
         if self
             .delimiter
             .is_some_and(|d| !d.is_ascii() || matches!(d, b'"' | b'\r' | b'\n' | 0))
         {
-            return wrong(
-                "delimiter",
-                "the delimiter is one ASCII character, not a quote or a line end",
+            return Err(
+                Error::config("the delimiter is one ASCII character, not a quote or a line end")
+                    .with("setting", "delimiter"),
             );
         }
-        super::decode::detect(b"", &self.encoding)?;
-        self.reading.validate()?;
+        common(&self.name, self.batch, &self.encoding, &self.reading)?;
         if let Some(mapping) = &self.mapping {
             mapping.validate(&self.reading)?;
         }
@@ -194,77 +199,16 @@ impl Collector for CsvCollector {
         resume: Option<&Checkpoint>,
         sink: &mut dyn DraftSink,
     ) -> Result<Progress> {
-        let resume = resume.map(stand).transpose()?;
+        let resume = resume.map(|checkpoint| stand(checkpoint, KIND)).transpose()?;
         let fresh = resume.is_none();
         let config = self.config.clone();
-        let mut rows = blocking(move || Rows::open(&config, resume.as_ref())).await??;
-        let total = rows.size();
-        let mut progress = Progress::default();
-        progress.total = Some(total);
-        progress.drafts = rows.stand().drafts;
-        progress.rejects = rows.stand().rejects;
-        let mut delivered = !fresh;
-        loop {
-            ctx.check(self.clock.as_ref())?;
-            let (count, now) = (self.config.batch, self.clock.now());
-            let (back, batch) = blocking(move || {
-                let batch = rows.next(count, now);
-                (rows, batch)
-            })
-            .await?;
-            rows = back;
-            progress.done = if matches!(batch.end, Some(Ok(()))) {
-                total
-            } else {
-                batch.bytes
-            };
-            progress.drafts = batch.stand.drafts;
-            progress.rejects = batch.stand.rejects;
-            // A file without rows still leaves a checkpoint: it was read.
-            if !(batch.drafts.is_empty() && batch.rejects.is_empty() && delivered) {
-                let checkpoint = serde_json::to_value(&batch.stand)
-                    .map_err(|error| Error::unexpected("a checkpoint cannot be written").source(error))?;
-                sink.deliver(Delivery {
-                    drafts: batch.drafts,
-                    rejects: batch.rejects,
-                    checkpoint: Some(Checkpoint(checkpoint)),
-                    progress,
-                })
-                .await?;
-                delivered = true;
-            }
-            match batch.end {
-                None => {}
-                Some(Ok(())) => {
-                    tracing::debug!(collector = %self.info, drafts = progress.drafts, rejects = progress.rejects, "file read");
-                    return Ok(progress);
-                }
-                Some(Err(error)) => return Err(error),
-            }
-        }
+        let rows = blocking(move || Rows::open(&config, resume.as_ref())).await??;
+        let run = Run {
+            info: &self.info,
+            clock: self.clock.as_ref(),
+            batch: self.config.batch,
+            fresh,
+        };
+        run.through(ctx, rows, sink).await
     }
-}
-
-fn stand(checkpoint: &Checkpoint) -> Result<Stand> {
-    let wrong = || {
-        Error::invalid("the checkpoint is not one of this collector; start anew without it")
-            .operation("csv.resume")
-    };
-    let stand: Stand = serde_json::from_value(checkpoint.0.clone()).map_err(|_| wrong())?;
-    if stand.kind == KIND {
-        Ok(stand)
-    } else {
-        Err(wrong())
-    }
-}
-
-/// Runs what reads files off the async workers.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        if error.is_cancelled() {
-            Error::new(ErrorKind::Cancelled, "the runtime is shutting down")
-        } else {
-            Error::unexpected("reading the file panicked").source(error)
-        }
-    })
 }

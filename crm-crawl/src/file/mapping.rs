@@ -14,19 +14,21 @@ pub struct ColumnMapping {
     pub target: Target,
 }
 
-/// Which column says what. A column may go to several targets; columns that are not named are not read.
+/// Which column (of JSON: which path) says what. A column may go to several targets; columns that are not named are not
+/// read. In JSON Lines a path has dots between its keys (`address.city`), `\.` for a dot within a key, a number for an
+/// item of a list (`emails.0`); a list without a number stands for each of its items.
 ///
 /// ```
 /// use crm_crawl::Target;
-/// use crm_crawl::file::CsvMapping;
+/// use crm_crawl::file::Mapping;
 ///
-/// let mapping = CsvMapping::new().column("Mail", Target::Email);
+/// let mapping = Mapping::new().column("Mail", Target::Email);
 /// let json = r#"[{"column": "Mail", "target": "email"}]"#;
-/// assert_eq!(serde_json::from_str::<CsvMapping>(json).unwrap(), mapping);
+/// assert_eq!(serde_json::from_str::<Mapping>(json).unwrap(), mapping);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct CsvMapping {
+pub struct Mapping {
     columns: Vec<ColumnMapping>,
 }
 
@@ -85,6 +87,12 @@ const USUAL: &[(&str, Target)] = &[
     ("country", Target::Country),
     ("country_code", Target::Country),
     ("tag", Target::Tag),
+    ("tags", Target::Tags),
+    ("labels", Target::Tags),
+    ("emails", Target::Email),
+    ("phones", Target::Phone),
+    ("phone_numbers", Target::Phone),
+    ("mobile_number", Target::Phone),
     ("order_id", Target::OrderId),
     ("order_date", Target::OrderDate),
     ("order_amount", Target::OrderAmount),
@@ -102,7 +110,7 @@ const USUAL_IDS: &[&str] = &[
     "rec_id",
 ];
 
-impl CsvMapping {
+impl Mapping {
     /// No column yet.
     pub fn new() -> Self {
         Self::default()
@@ -123,34 +131,20 @@ impl CsvMapping {
         &self.columns
     }
 
-    /// Recognises usual English column names: `email`, `E-Mail`, `First name`, `postcode`, `order_id`, ... A column
-    /// `id`, `external_id` or `customer_id` becomes the external id in the system `source`. Other columns are left out.
+    /// Recognises usual English column names: `email`, `E-Mail`, `First name`, `postcode`, `order_id`, `email (2)`, and
+    /// the names targets are written with: `external:shop`, `attribute:visits:int`. A column `id`, `external_id` or
+    /// `customer_id` becomes the external id in the system `source`. Other columns are left out.
     ///
     /// ```
-    /// use crm_crawl::file::CsvMapping;
-    /// let mapping = CsvMapping::recognise(&["E-Mail", "First Name", "Shoe size"], "shop");
+    /// use crm_crawl::file::Mapping;
+    /// let mapping = Mapping::recognise(&["E-Mail", "First Name", "Shoe size"], "shop");
     /// assert_eq!(mapping.columns().len(), 2);
     /// ```
     pub fn recognise<S: AsRef<str>>(header: &[S], source: &str) -> Self {
         let mut mapping = Self::new();
         for column in header {
-            let column = column.as_ref();
-            let words: Vec<String> = column
-                .split(|c: char| !c.is_alphanumeric())
-                .filter(|word| !word.is_empty())
-                .map(str::to_lowercase)
-                .collect();
-            let key = words.join("_");
-            let target = if USUAL_IDS.contains(&key.as_str()) {
-                Some(Target::External(source.to_owned()))
-            } else {
-                USUAL
-                    .iter()
-                    .find(|(name, _)| *name == key)
-                    .map(|(_, target)| target.clone())
-            };
-            if let Some(target) = target {
-                mapping = mapping.column(column, target);
+            if let Some(target) = recognise(column.as_ref(), source) {
+                mapping = mapping.column(column.as_ref(), target);
             }
         }
         mapping
@@ -222,4 +216,32 @@ impl CsvMapping {
         }
         Ok(located)
     }
+}
+
+/// What a column of this name usually says; the id in the system `source` for the usual names of ids.
+pub(crate) fn recognise(column: &str, source: &str) -> Option<Target> {
+    let column = column.trim();
+    // `email (2)`: the second of its kind.
+    let column = match column.strip_suffix(')').and_then(|rest| rest.rsplit_once(" (")) {
+        Some((name, number)) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => column,
+    };
+    if column.contains(':')
+        && let Ok(target) = column.parse()
+    {
+        return Some(target);
+    }
+    let words: Vec<String> = column
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect();
+    let key = words.join("_");
+    if USUAL_IDS.contains(&key.as_str()) {
+        return Some(Target::External(source.to_owned()));
+    }
+    USUAL
+        .iter()
+        .find(|(name, _)| *name == key)
+        .map(|(_, target)| target.clone())
 }

@@ -16,10 +16,22 @@
 //! # });
 //! ```
 
+mod card;
 mod csv;
 mod decode;
+mod jsonl;
+mod lines;
 mod mapping;
 mod rows;
+mod stream;
+mod table;
+mod vcard;
 
 pub use csv::{CsvCollector, CsvConfig};
-pub use mapping::{ColumnMapping, CsvMapping};
+pub use jsonl::{JsonlCollector, JsonlConfig};
+pub use mapping::{ColumnMapping, Mapping};
+pub use table::{TableCollector, TableConfig};
+pub use vcard::{VcardCollector, VcardConfig};
+
+/// The mapping of a CSV file: a [`Mapping`] by the names of columns.
+pub type CsvMapping = Mapping;

@@ -1,62 +1,24 @@
 //! Lines of a delimited file to drafts and rejects, a batch at a time; all of it blocking.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::Path;
 
-use crm_core::capability::Reject;
+use crm_core::capability::{Originals, Reject};
 use crm_core::customer::{Draft, Provenance};
-use crm_core::{Error, Result, Timestamp};
+use crm_core::{Error, Result, Timestamp, cell};
 use csv::StringRecord;
 use encoding_rs::{Encoding, WINDOWS_1252};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::decode::{Decoded, END, detect};
-use super::{CsvConfig, CsvMapping};
+use super::decode::{Decoded, END};
+use super::stream::{self, Batch, MAX_RECORD, Opened, Source, Stand, unreadable};
+use super::{CsvConfig, Mapping};
 use crate::assemble::{Assembly, Reading};
 use crate::target::Target;
 
-/// The most bytes of one record: more is a quote that was never closed, and would eat the memory.
-const MAX_RECORD: usize = 1024 * 1024;
-/// The block of which a file is recognised again.
-const HEAD: u64 = 64 * 1024;
 const DELIMITERS: [u8; 4] = *b",;\t|";
 
-/// Where reading stands: what a checkpoint holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stand {
-    pub(super) kind: String,
-    /// Bytes of decoded text that are done.
-    pub(super) offset: u64,
-    /// The line that comes next; 1 is the first.
-    pub(super) line: u64,
-    /// Rows done, drafts and rejects alike.
-    pub(super) rows: u64,
-    pub(super) drafts: u64,
-    pub(super) rejects: u64,
-    pub(super) file: Fingerprint,
-}
-
 pub(super) const KIND: &str = "csv/1";
-
-/// By what a file is recognised: its size, its first block, and how its bytes were read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Fingerprint {
-    size: u64,
-    head: String,
-    encoding: String,
-    delimiter: char,
-}
-
-/// What one step gave. `end` is set when there is nothing more, or when reading cannot go on.
-pub(super) struct Batch {
-    pub(super) drafts: Vec<Draft>,
-    pub(super) rejects: Vec<Reject>,
-    pub(super) end: Option<Result<()>>,
-    pub(super) stand: Stand,
-    pub(super) bytes: u64,
-}
 
 /// An open file.
 pub(super) struct Rows {
@@ -75,25 +37,17 @@ impl Rows {
     /// Opens the file, reads its header, finds every mapped column, and goes to where `resume` stands.
     pub(super) fn open(config: &CsvConfig, resume: Option<&Stand>) -> Result<Self> {
         let path = &config.path;
-        let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
-        let size = file.metadata().map_err(|error| unreadable(path, error))?.len();
-        let mut head = Vec::new();
-        (&mut file)
-            .take(HEAD)
-            .read_to_end(&mut head)
-            .map_err(|error| unreadable(path, error))?;
-        let (encoding, mark) =
-            detect(&head, &config.encoding).map_err(|error| error.with("path", path.display()))?;
-
+        let mut opened = stream::open(path, &config.encoding)?;
+        let (encoding, mark) = (opened.encoding, opened.mark);
         let delimiter = match config.delimiter {
             Some(delimiter) => delimiter,
-            None => sniff(head.get(mark..).unwrap_or_default(), encoding),
+            None => sniff(opened.head.get(mark..).unwrap_or_default(), encoding),
         };
-        let header = header(config, &mut file, encoding, mark, delimiter)?;
+        let header = header(config, &mut opened, delimiter)?;
         let mapping = match &config.mapping {
             Some(mapping) => mapping.clone(),
             None => {
-                let mapping = CsvMapping::recognise(&header.names, &config.name);
+                let mapping = Mapping::recognise(&header.names, &config.name);
                 mapping.validate(&config.reading).map_err(|error| {
                     error
                         .with("path", path.display())
@@ -106,35 +60,9 @@ impl Rows {
             .locate(&header.names)
             .map_err(|error| error.with("path", path.display()))?;
 
-        let print = Fingerprint {
-            size,
-            head: Sha256::digest(&head)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-            encoding: encoding.name().to_owned(),
-            delimiter: char::from(delimiter),
-        };
-        let stand = match resume {
-            None => Stand {
-                kind: KIND.to_owned(),
-                offset: header.bytes,
-                line: header.next_line,
-                rows: 0,
-                drafts: 0,
-                rejects: 0,
-                file: print,
-            },
-            Some(stand) if stand.file == print => stand.clone(),
-            Some(_) => {
-                return Err(Error::conflict(
-                    "the file, its encoding or its delimiter changed since the checkpoint; start anew without it",
-                )
-                .operation("csv.resume")
-                .with("path", path.display()));
-            }
-        };
-        let mut decoded = decoded(&mut file, path, encoding, mark)?;
+        let print = opened.fingerprint(char::from(delimiter));
+        let stand = Stand::begin(resume, KIND, (header.bytes, header.next_line), print, path)?;
+        let mut decoded = opened.decoded(path)?;
         decoded
             .skip(stand.offset)
             .map_err(|error| unreadable(path, error))?;
@@ -151,25 +79,39 @@ impl Rows {
             base,
         })
     }
+}
 
-    pub(super) fn size(&self) -> u64 {
+impl Source for Rows {
+    fn size(&self) -> u64 {
         self.stand.file.size
     }
 
-    pub(super) fn stand(&self) -> &Stand {
+    fn stand(&self) -> &Stand {
         &self.stand
     }
 
     /// Reads up to `rows` rows.
-    pub(super) fn next(&mut self, rows: usize, now: Timestamp) -> Batch {
+    fn next(&mut self, rows: usize, now: Timestamp) -> Batch {
         let mut drafts = Vec::with_capacity(rows);
         let mut rejects = Vec::new();
         let mut end = None;
         let mut record = StringRecord::new();
+        let mut originals = Originals {
+            columns: self.header.clone(),
+            ..Originals::default()
+        };
         for _ in 0..rows {
-            match self.row(&mut record, now) {
-                Ok(Some(Ok(draft))) => drafts.push(draft),
-                Ok(Some(Err(reject))) => rejects.push(reject),
+            let line = match self.row(&mut record, now) {
+                Ok(Some(Ok(draft))) => {
+                    let line = draft.provenance.line;
+                    drafts.push(draft);
+                    line
+                }
+                Ok(Some(Err(reject))) => {
+                    let line = reject.line;
+                    rejects.push(reject);
+                    line
+                }
                 Ok(None) => {
                     end = Some(Ok(()));
                     break;
@@ -178,6 +120,10 @@ impl Rows {
                     end = Some(Err(error));
                     break;
                 }
+            };
+            if let Some(line) = line {
+                let cells = record.iter().map(|text| cell::unguard(text).into_owned());
+                originals.rows.insert(line, cells.collect());
             }
         }
         self.stand.drafts += drafts.len() as u64;
@@ -186,12 +132,15 @@ impl Rows {
         Batch {
             drafts,
             rejects,
+            originals,
             end,
             stand: self.stand.clone(),
             bytes,
         }
     }
+}
 
+impl Rows {
     #[allow(
         clippy::result_large_err,
         reason = "a reject is a result of its own here, not an error that travels"
@@ -288,9 +237,10 @@ impl Rows {
             .line(line);
         let mut assembly = Assembly::new(&self.reading, provenance);
         for (at, target) in &self.columns {
-            let value = record.get(*at).unwrap_or_default();
+            // What an export guarded against spreadsheets comes back as it was.
+            let value = cell::unguard(record.get(*at).unwrap_or_default());
             assembly
-                .put(target, value)
+                .put(target, &value)
                 .map_err(|reason| (column(*at), reason.to_owned()))?;
         }
         assembly.finish().map_err(|(target, reason)| {
@@ -317,15 +267,10 @@ struct Header {
     next_line: u64,
 }
 
-fn header(
-    config: &CsvConfig,
-    file: &mut File,
-    encoding: &'static Encoding,
-    mark: usize,
-    delimiter: u8,
-) -> Result<Header> {
+fn header(config: &CsvConfig, opened: &mut Opened, delimiter: u8) -> Result<Header> {
     let path = &config.path;
-    let mut reader = parser(decoded(file, path, encoding, mark)?, delimiter);
+    let encoding = opened.encoding;
+    let mut reader = parser(opened.decoded(path)?, delimiter);
     reader.get_mut().budget = MAX_RECORD;
     let mut record = StringRecord::new();
     let wrong = |message: &'static str| {
@@ -384,13 +329,6 @@ fn parser(decoded: Decoded<File>, delimiter: u8) -> csv::Reader<Decoded<File>> {
         .from_reader(decoded)
 }
 
-fn decoded(file: &mut File, path: &Path, encoding: &'static Encoding, mark: usize) -> Result<Decoded<File>> {
-    file.seek(SeekFrom::Start(mark as u64))
-        .map_err(|error| unreadable(path, error))?;
-    let file = file.try_clone().map_err(|error| unreadable(path, error))?;
-    Ok(Decoded::new(file, encoding, mark))
-}
-
 /// The delimiter that stands most often in the first line, outside quotes.
 fn sniff(head: &[u8], encoding: &'static Encoding) -> u8 {
     let (text, _) = encoding.decode_without_bom_handling(head);
@@ -415,18 +353,4 @@ fn sniff(head: &[u8], encoding: &'static Encoding) -> u8 {
         .zip(DELIMITERS)
         .find(|(count, _)| **count == best)
         .map_or(b',', |(_, delimiter)| delimiter)
-}
-
-pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
-    let message = match error.kind() {
-        io::ErrorKind::NotFound => "there is no file at this path",
-        io::ErrorKind::PermissionDenied => "the file may not be read by this process",
-        io::ErrorKind::IsADirectory => "this path is a folder, not a file",
-        _ => "the file cannot be read",
-    };
-    Error::config(message)
-        .operation("csv.open")
-        .with("setting", "path")
-        .with("path", path.display())
-        .source(error)
 }

@@ -16,10 +16,13 @@ mod csv_bad;
 mod csv_random;
 #[cfg(feature = "crawl")]
 mod http;
+mod jsonl;
 #[cfg(feature = "crawl")]
 mod polite;
 #[cfg(feature = "crawl")]
 mod site;
+mod table;
+mod vcard;
 
 use crm_core::capability::{Checkpoint, Collector, Delivery, DraftSink, Progress, Reject};
 use crm_core::customer::Draft;

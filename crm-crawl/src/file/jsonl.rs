@@ -1,0 +1,454 @@
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use crm_core::capability::{
+    Checkpoint, Collector, CollectorCapability, DraftSink, OriginalKind, Originals, Progress, Reject,
+};
+use crm_core::customer::{Draft, Provenance};
+use crm_core::{Clock, Context, Health, Provider, ProviderInfo, Result, SystemClock, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::Mapping;
+use super::lines::{Line, Lines};
+use super::mapping::recognise;
+use super::stream::{self, Batch, Run, Source, Stand, blocking, stand, unreadable};
+use crate::assemble::{Assembly, Reading};
+use crate::target::{AttributeType, Target};
+
+const KIND: &str = "jsonl/1";
+
+/// Which file of JSON Lines (jsonlines.org, NDJSON), and how it is read.
+///
+/// ```
+/// use crm_crawl::file::JsonlConfig;
+///
+/// let config: JsonlConfig = serde_json::from_str(
+///     r#"{"path": "people.jsonl", "name": "app",
+///         "mapping": [{"column": "contact.emails", "target": "email"},
+///                     {"column": "prefs", "target": "attribute:prefs:json"}]}"#,
+/// )
+/// .unwrap();
+/// assert!(config.validate().is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JsonlConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// The collector's name and the source in the drafts' provenance.
+    pub name: String,
+    /// `auto` (byte order mark, UTF-16 by its zero bytes, else UTF-8) or a label of the WHATWG Encoding Standard.
+    #[serde(default = "super::csv::auto")]
+    pub encoding: String,
+    /// Which path says what; usual names are recognised when not set, at the top and in `name`, `address` and `contact`.
+    #[serde(default)]
+    pub mapping: Option<Mapping>,
+    /// How dates, amounts and phone numbers are read.
+    #[serde(default)]
+    pub reading: Reading,
+    /// Lines in one delivery, 1 to 10,000. 500.
+    #[serde(default = "super::csv::batch")]
+    pub batch: usize,
+}
+
+impl JsonlConfig {
+    /// The file at `path`, its source named `name`, everything else found out.
+    pub fn new(path: impl Into<PathBuf>, name: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            name: name.into(),
+            encoding: super::csv::auto(),
+            mapping: None,
+            reading: Reading::default(),
+            batch: super::csv::batch(),
+        }
+    }
+
+    /// Checks every setting that can be checked without the file.
+    ///
+    /// # Errors
+    /// [`crm_core::ErrorKind::Config`] naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        super::csv::common(&self.name, self.batch, &self.encoding, &self.reading)?;
+        match &self.mapping {
+            Some(mapping) => mapping.validate(&self.reading),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads a file of JSON documents, one a line: each a person, or an order with a reference to one.
+///
+/// The file is streamed. A line that is no JSON object, is longer than 1 MiB, or has a value that cannot be read is one
+/// reject with its line and path; the rest goes on. It goes on from every checkpoint, and refuses to when the file is
+/// not the same any more.
+pub struct JsonlCollector {
+    info: ProviderInfo,
+    config: Arc<JsonlConfig>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for JsonlCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JsonlCollector")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl JsonlCollector {
+    /// A collector of one file; the file is opened when it runs.
+    ///
+    /// # Errors
+    /// [`crm_core::ErrorKind::Config`] naming the setting that is wrong.
+    pub fn new(config: JsonlConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self {
+            info: ProviderInfo::new("jsonl", config.name.as_str()),
+            config: Arc::new(config),
+            clock: SystemClock::shared(),
+        })
+    }
+
+    /// Takes the time of observation from `clock`.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
+#[async_trait]
+impl Provider for JsonlCollector {
+    fn info(&self) -> &ProviderInfo {
+        &self.info
+    }
+
+    async fn check(&self) -> Result<Health> {
+        let config = self.config.clone();
+        blocking(move || std::fs::File::open(&config.path).map_err(|e| unreadable(&config.path, e)))
+            .await??;
+        Ok(Health::Ready)
+    }
+}
+
+#[async_trait]
+impl Collector for JsonlCollector {
+    fn capability(&self) -> CollectorCapability {
+        CollectorCapability::new(true, true)
+    }
+
+    /// [`Progress`] counts bytes. Errors as [`JsonlCollector`] says.
+    async fn collect(
+        &self,
+        ctx: &Context,
+        resume: Option<&Checkpoint>,
+        sink: &mut dyn DraftSink,
+    ) -> Result<Progress> {
+        let resume = resume.map(|checkpoint| stand(checkpoint, KIND)).transpose()?;
+        let fresh = resume.is_none();
+        let config = self.config.clone();
+        let rows = blocking(move || Documents::open(&config, resume.as_ref())).await??;
+        let run = Run {
+            info: &self.info,
+            clock: self.clock.as_ref(),
+            batch: self.config.batch,
+            fresh,
+        };
+        run.through(ctx, rows, sink).await
+    }
+}
+
+/// An open file.
+struct Documents {
+    lines: Lines,
+    encoding: &'static str,
+    mapping: Option<Vec<(Vec<String>, String, Target)>>,
+    /// What recognised names say, by path.
+    usual: HashMap<String, Option<Target>>,
+    reading: Reading,
+    name: String,
+    place: String,
+    stand: Stand,
+}
+
+/// The path and reason of a reject.
+type Wrong = (Option<String>, String);
+
+impl Documents {
+    fn open(config: &JsonlConfig, resume: Option<&Stand>) -> Result<Self> {
+        let path = &config.path;
+        let mut opened = stream::open(path, &config.encoding)?;
+        let stand = Stand::begin(resume, KIND, (0, 1), opened.fingerprint('\n'), path)?;
+        let mut decoded = opened.decoded(path)?;
+        decoded
+            .skip(stand.offset)
+            .map_err(|error| unreadable(path, error))?;
+        let keys = |column: &str| keys(column);
+        Ok(Self {
+            lines: Lines::new(decoded, stand.offset, stand.line),
+            encoding: opened.encoding.name(),
+            mapping: config.mapping.as_ref().map(|mapping| {
+                let columns = mapping.columns().iter();
+                columns
+                    .map(|c| (keys(&c.column), c.column.clone(), c.target.clone()))
+                    .collect()
+            }),
+            usual: HashMap::new(),
+            reading: config.reading.clone(),
+            name: config.name.clone(),
+            place: path.display().to_string(),
+            stand,
+        })
+    }
+
+    fn draft(&mut self, text: &str, line: u64, now: Timestamp) -> Result<Draft, Wrong> {
+        if text.contains('\u{fffd}') {
+            let reason = format!(
+                "bytes that are no {} (or were damaged before); set `encoding` to what the file is in",
+                self.encoding
+            );
+            return Err((None, reason));
+        }
+        let json: Json = serde_json::from_str(text)
+            .map_err(|error| (None, format!("not JSON at column {} of the line", error.column())))?;
+        if !json.is_object() {
+            return Err((None, "not a JSON object; a line is one object".to_owned()));
+        }
+        let provenance = Provenance::new(self.name.as_str(), now)
+            .at(self.place.as_str())
+            .line(line);
+        let mut found: Vec<(String, Target, &Json)> = Vec::new();
+        match &self.mapping {
+            Some(mapping) => {
+                for (keys, path, target) in mapping {
+                    follow(&json, keys, whole(target), &mut |value| {
+                        found.push((path.clone(), target.clone(), value));
+                    });
+                }
+            }
+            None => self.recognised(&json, &mut found),
+        }
+        let mut assembly = Assembly::new(&self.reading, provenance);
+        let mut from: BTreeMap<Target, String> = BTreeMap::new();
+        for (path, target, value) in found {
+            let text = match (value, &target) {
+                (Json::Null, _) => continue,
+                (value, Target::Attribute(_, AttributeType::Json)) => value.to_string(),
+                (Json::String(text), _) => text.clone(),
+                (Json::Number(_) | Json::Bool(_), _) => value.to_string(),
+                (Json::Array(_) | Json::Object(_), _) => {
+                    let reason = "a list or object where one value is wanted; map the path below it, or to attribute:<name>:json";
+                    return Err((Some(path), reason.to_owned()));
+                }
+            };
+            assembly
+                .put(&target, &text)
+                .map_err(|reason| (Some(path.clone()), reason.to_owned()))?;
+            from.entry(target).or_insert(path);
+        }
+        assembly
+            .finish()
+            .map_err(|(target, reason)| (target.and_then(|target| from.remove(&target)), reason.to_owned()))
+    }
+
+    /// Everything whose name is a usual one: at the top, and in objects that usually hold a person's parts.
+    fn recognised<'j>(&mut self, json: &'j Json, found: &mut Vec<(String, Target, &'j Json)>) {
+        const PARTS: [&str; 7] = [
+            "name",
+            "address",
+            "contact",
+            "customer",
+            "person",
+            "profile",
+            "addresses",
+        ];
+        let mut stack: Vec<(String, &'j Json, bool)> = Vec::new();
+        let name = self.name.clone();
+        let mut look =
+            |path: String, key: &str, value: &'j Json, stack: &mut Vec<(String, &'j Json, bool)>| match value
+            {
+                Json::Object(_) if PARTS.contains(&key.to_lowercase().as_str()) => {
+                    stack.push((path, value, true))
+                }
+                Json::Object(_) | Json::Null => {}
+                _ => {
+                    let target = self
+                        .usual
+                        .entry(key.to_owned())
+                        .or_insert_with(|| recognise(key, &name))
+                        .clone();
+                    match (target, value) {
+                        (Some(target), Json::Array(items)) if !whole(&target) => {
+                            let target = match target {
+                                Target::Tags => Target::Tag,
+                                other => other,
+                            };
+                            let plain = items.iter().filter(|item| !item.is_object() && !item.is_array());
+                            found.extend(plain.map(|item| (path.clone(), target.clone(), item)));
+                        }
+                        (Some(target), value) => found.push((path, target, value)),
+                        (None, _) => {}
+                    }
+                }
+            };
+        if let Json::Object(map) = json {
+            for (key, value) in map {
+                look(key.clone(), key, value, &mut stack);
+            }
+        }
+        while let Some((path, value, _)) = stack.pop() {
+            if let Json::Object(map) = value {
+                let mut below = Vec::new();
+                for (key, value) in map {
+                    look(format!("{path}.{key}"), key, value, &mut below);
+                }
+            }
+        }
+    }
+}
+
+impl Source for Documents {
+    fn size(&self) -> u64 {
+        self.stand.file.size
+    }
+
+    fn stand(&self) -> &Stand {
+        &self.stand
+    }
+
+    fn next(&mut self, rows: usize, now: Timestamp) -> Batch {
+        let (mut drafts, mut rejects, mut end) = (Vec::with_capacity(rows), Vec::new(), None);
+        let mut originals = Originals {
+            kind: OriginalKind::Json,
+            ..Originals::default()
+        };
+        let mut done = 0;
+        while done < rows {
+            let line = self.lines.number;
+            let text = match self.lines.next() {
+                Ok(Line::End) => {
+                    end = Some(Ok(()));
+                    break;
+                }
+                Ok(Line::Text(text)) if text.trim().is_empty() => continue,
+                Ok(Line::Text(text)) => Some(text),
+                Ok(Line::TooLong) => None,
+                Err(error) => {
+                    end = Some(Err(unreadable(std::path::Path::new(&self.place), error)));
+                    break;
+                }
+            };
+            done += 1;
+            let draft = match &text {
+                Some(text) => self.draft(text, line, now),
+                None => Err((None, "the line is longer than 1 MiB".to_owned())),
+            };
+            match draft {
+                Ok(draft) => drafts.push(draft),
+                Err((field, reason)) => rejects.push(Reject {
+                    place: self.place.clone(),
+                    line: Some(line),
+                    field,
+                    reason,
+                }),
+            }
+            if let Some(text) = text {
+                originals.rows.insert(line, vec![text]);
+            }
+        }
+        self.stand.offset = self.lines.offset;
+        self.stand.line = self.lines.number;
+        self.stand.rows += done as u64;
+        self.stand.drafts += drafts.len() as u64;
+        self.stand.rejects += rejects.len() as u64;
+        Batch {
+            drafts,
+            rejects,
+            originals,
+            end,
+            stand: self.stand.clone(),
+            bytes: self.lines.raw().min(self.stand.file.size),
+        }
+    }
+}
+
+/// Whether a list is one value of this target.
+fn whole(target: &Target) -> bool {
+    matches!(target, Target::Attribute(_, AttributeType::Json))
+}
+
+/// The keys of a path; `\.` is a dot within one.
+fn keys(path: &str) -> Vec<String> {
+    let (mut keys, mut key, mut escaped) = (Vec::new(), String::new(), false);
+    for c in path.trim().chars() {
+        match c {
+            '\\' if !escaped => {
+                escaped = true;
+                continue;
+            }
+            '.' if !escaped => keys.push(std::mem::take(&mut key)),
+            c => key.push(c),
+        }
+        escaped = false;
+    }
+    keys.push(key);
+    keys
+}
+
+/// Hands out what lies at a path; each item of the lists on the way.
+fn follow<'j>(json: &'j Json, keys: &[String], whole: bool, take: &mut dyn FnMut(&'j Json)) {
+    match (keys.split_first(), json) {
+        (None, Json::Array(items)) if !whole => items.iter().for_each(&mut *take),
+        (None, value) => take(value),
+        (Some((key, rest)), Json::Object(map)) => {
+            if let Some(value) = map.get(key) {
+                follow(value, rest, whole, take);
+            }
+        }
+        (Some((key, rest)), Json::Array(items)) => match key.parse::<usize>() {
+            Ok(at) => {
+                if let Some(item) = items.get(at) {
+                    follow(item, rest, whole, take);
+                }
+            }
+            Err(_) => {
+                for item in items {
+                    follow(item, keys, whole, take);
+                }
+            }
+        },
+        (Some(_), _) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_through_objects_and_lists() {
+        let json: Json = serde_json::from_str(
+            r#"{"a": {"b.c": [1, 2]}, "l": [{"x": 1}, {"x": [2, 3]}, {"y": 4}], "m": [[5], [6]]}"#,
+        )
+        .unwrap();
+        let at = |path: &str, whole: bool| {
+            let mut found = Vec::new();
+            follow(&json, &keys(path), whole, &mut |value| {
+                found.push(value.to_string())
+            });
+            found.join(" ")
+        };
+        assert_eq!(at(r"a.b\.c", false), "1 2");
+        assert_eq!(at(r"a.b\.c", true), "[1,2]");
+        assert_eq!(at(r"a.b\.c.1", false), "2");
+        assert_eq!(at("l.x", false), "1 2 3");
+        assert_eq!(at("l.1.x.0", false), "2");
+        assert_eq!(at("m.0", false), "5");
+        assert_eq!(at("nothing.here", false), "");
+    }
+}
