@@ -27,6 +27,7 @@ mod value;
 mod write;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -235,7 +236,8 @@ pub const RESERVED: [&str; 3] = ["tenant", "id", "version"];
 #[derive(Clone)]
 pub struct Record {
     schema: &'static Schema,
-    values: Vec<Value>,
+    // Shared, so that a unit of work can be handed on with more writes without copying what is in it.
+    values: Arc<Vec<Value>>,
 }
 
 impl Record {
@@ -243,7 +245,7 @@ impl Record {
     pub fn new(schema: &'static Schema) -> Self {
         Self {
             schema,
-            values: vec![Value::Null; schema.fields.len()],
+            values: Arc::new(vec![Value::Null; schema.fields.len()]),
         }
     }
 
@@ -258,7 +260,7 @@ impl Record {
                 .with("values", values.len())
                 .with("fields", schema.fields.len()));
         }
-        let record = Self { schema, values };
+        let record = Self::trusted(schema, values);
         record.validate()?;
         Ok(record)
     }
@@ -275,7 +277,7 @@ impl Record {
 
     /// All values, taken out.
     pub fn into_values(self) -> Vec<Value> {
-        self.values
+        Arc::unwrap_or_clone(self.values)
     }
 
     /// A field's value; `None` when the schema has no such field.
@@ -295,7 +297,7 @@ impl Record {
                 .with("field", field));
         };
         check(self.schema, described, &value, true)?;
-        if let Some(slot) = self.values.get_mut(i) {
+        if let Some(slot) = Arc::make_mut(&mut self.values).get_mut(i) {
             *slot = value;
         }
         Ok(())
@@ -303,7 +305,10 @@ impl Record {
 
     /// A record from values already known to fit the schema, in its order.
     pub(crate) fn trusted(schema: &'static Schema, values: Vec<Value>) -> Self {
-        Self { schema, values }
+        Self {
+            schema,
+            values: Arc::new(values),
+        }
     }
 
     /// [`Record::set`] for building a record in one expression.
@@ -320,7 +325,7 @@ impl Record {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        for (field, value) in self.schema.fields.iter().zip(&self.values) {
+        for (field, value) in self.schema.fields.iter().zip(self.values.iter()) {
             check(self.schema, field, value, field.nullable)?;
         }
         Ok(())
@@ -409,7 +414,7 @@ impl PartialEq for Record {
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct(self.schema.name);
-        for (field, value) in self.schema.fields.iter().zip(&self.values) {
+        for (field, value) in self.schema.fields.iter().zip(self.values.iter()) {
             out.field(field.name, value);
         }
         out.finish()

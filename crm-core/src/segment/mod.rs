@@ -8,7 +8,11 @@
 //! assert_eq!(regulars.name(), "dynamic");
 //! ```
 
+mod resolve;
+
 use serde::{Deserialize, Serialize};
+
+pub use resolve::{Definitions, resolve};
 
 use crate::query::Filter;
 use crate::record::{Entity, Field, FieldType, Index, Record, Schema, Stored, Version};
@@ -97,7 +101,8 @@ pub static SEGMENT: Schema = Schema {
     indexes: &[Index::unique("crm_segment_name", &["name"])],
 };
 
-/// Membership of manual and snapshot segments; the record's id is the membership's own.
+/// Membership of manual and snapshot segments, and of dynamic ones that are kept up to date ([`SEGMENT_STATE`]); the
+/// record's id is the membership's own.
 pub static SEGMENT_MEMBER: Schema = Schema {
     name: "crm_segment_member",
     fields: &[
@@ -109,6 +114,38 @@ pub static SEGMENT_MEMBER: Schema = Schema {
         Index::unique("crm_segment_member_key", &["segment_id", "customer_id"]),
         Index::new("crm_segment_member_customer", &["customer_id"]),
     ],
+};
+
+/// Customers that are, or are not, members of a dynamic segment whatever its rule says.
+pub static SEGMENT_OVERRIDE: Schema = Schema {
+    name: "crm_segment_override",
+    fields: &[
+        Field::new("segment_id", FieldType::Uuid),
+        Field::new("customer_id", FieldType::Uuid).pseudonym(),
+        Field::new("included", FieldType::Bool),
+        Field::new("actor", FieldType::Text).pseudonym(),
+        Field::new("at", FieldType::Timestamp),
+    ],
+    indexes: &[
+        Index::unique("crm_segment_override_key", &["segment_id", "customer_id"]),
+        Index::new("crm_segment_override_customer", &["customer_id"]),
+    ],
+};
+
+/// The account a segment keeps of its members; the record's id is the segment's. While `stored` and `ready`, those in
+/// [`SEGMENT_MEMBER`] are the members of a dynamic segment, as of `refreshed_at`.
+pub static SEGMENT_STATE: Schema = Schema {
+    name: "crm_segment_state",
+    fields: &[
+        Field::new("stored", FieldType::Bool),
+        Field::new("ready", FieldType::Bool),
+        Field::new("meaning", FieldType::Text).nullable(),
+        Field::new("cursor", FieldType::Text).nullable(),
+        Field::new("every_seconds", FieldType::Int),
+        Field::new("refreshed_at", FieldType::Timestamp).nullable(),
+        Field::new("due_at", FieldType::Timestamp).nullable(),
+    ],
+    indexes: &[Index::new("crm_segment_state_stored", &["stored"])],
 };
 
 impl Entity for Segment {
