@@ -1,6 +1,8 @@
 //! Customer information on any database. Use it through the `open-crm` crate.
 //!
 //! - [`customers`]: customer information management, what a host calls
+//! - [`segments`]: named groups of them, kept up to date
+//! - [`changes`]: the change feed
 //! - [`sql`]: the stores (feature `sqlite`, the default), each a [`crm_core::capability::RecordStore`]
 //! - `cached`: a cache in front of any of them (feature `cached`)
 //! - [`catalog`]: makes them from URLs
@@ -19,10 +21,12 @@
 #[cfg(feature = "cached")]
 pub mod cached;
 pub mod catalog;
+pub mod changes;
 pub mod copy;
 pub mod customers;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
+pub mod segments;
 #[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
 pub mod sql;
 

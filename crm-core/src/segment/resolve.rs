@@ -53,14 +53,22 @@ pub struct Definitions(HashMap<Uuid, Definition>);
 #[derive(Debug)]
 struct Definition {
     segment: Segment,
-    /// Whether its members are the stored ones.
-    stored: bool,
+    /// When the stored members were brought up to date, if they are its members.
+    stored: Option<Timestamp>,
     /// Whether customers are included, and excluded, by hand.
     included: bool,
     excluded: bool,
 }
 
-/// The segments named in a filter.
+impl Definitions {
+    /// The segments a filter asks about itself.
+    pub fn named_in(filter: &Filter) -> BTreeSet<SegmentId> {
+        let mut ids = BTreeSet::new();
+        named(filter, &mut ids);
+        ids.into_iter().map(Into::into).collect()
+    }
+}
+
 fn named(filter: &Filter, into: &mut BTreeSet<Uuid>) {
     match filter {
         Filter::And(all) | Filter::Or(all) => all.iter().for_each(|filter| named(filter, into)),
@@ -79,20 +87,41 @@ impl Definitions {
     /// # Errors
     /// [`ErrorKind::NotFound`] naming a segment that is not there; the store's.
     pub async fn load(store: &dyn RecordStore, ctx: &Context, filter: &Filter) -> Result<Self> {
-        let mut known = Self::default();
         let mut wanted = BTreeSet::new();
         named(filter, &mut wanted);
+        Self::load_all(store, ctx, wanted, None).await
+    }
+
+    /// Loads what [`Definitions::rule`] needs for a segment.
+    ///
+    /// # Errors
+    /// As [`Definitions::load`].
+    pub async fn of(store: &dyn RecordStore, ctx: &Context, segment: SegmentId) -> Result<Self> {
+        let segment = segment.uuid();
+        Self::load_all(store, ctx, BTreeSet::from([segment]), Some(segment)).await
+    }
+
+    /// Loads these and what they ask about; of those whose members are stored only `opened`.
+    async fn load_all(
+        store: &dyn RecordStore,
+        ctx: &Context,
+        mut wanted: BTreeSet<Uuid>,
+        opened: Option<Uuid>,
+    ) -> Result<Self> {
+        let mut known = Self::default();
         while !wanted.is_empty() {
             let ids: Vec<Uuid> = wanted.iter().copied().collect();
             let mut next = BTreeSet::new();
             for ids in ids.chunks(IDS) {
                 for definition in definitions(store, ctx, ids).await? {
-                    if let (SegmentKind::Dynamic { filter }, false) =
-                        (&definition.segment.kind, definition.stored)
-                    {
-                        named(filter, &mut next);
+                    let id = definition.segment.id.uuid();
+                    match &definition.segment.kind {
+                        SegmentKind::Dynamic { filter } if !definition.is_stored() || opened == Some(id) => {
+                            named(filter, &mut next);
+                        }
+                        _ => {}
                     }
-                    known.0.insert(definition.segment.id.uuid(), definition);
+                    known.0.insert(id, definition);
                 }
             }
             wanted = next.into_iter().filter(|id| !known.0.contains_key(id)).collect();
@@ -107,9 +136,12 @@ impl Definitions {
 
     /// Whether the members of a loaded segment are the stored ones.
     pub fn is_stored(&self, id: SegmentId) -> bool {
-        self.0
-            .get(&id.uuid())
-            .is_some_and(|definition| definition.stored)
+        self.0.get(&id.uuid()).is_some_and(Definition::is_stored)
+    }
+
+    /// As of when the loaded segments are known: `None` when all are told by their rules, up to this moment.
+    pub fn as_of(&self) -> Option<Timestamp> {
+        self.0.values().filter_map(|definition| definition.stored).min()
     }
 
     /// `filter` with every condition on a segment replaced by what makes a customer a member: the stored membership, or
@@ -119,15 +151,6 @@ impl Definitions {
     /// As [`resolve`].
     pub fn expand(&self, filter: &Filter) -> Result<Filter> {
         self.expanded(filter, false, &mut Vec::new(), &mut 0)
-    }
-
-    /// [`Definitions::expand`] as if everywhere somebody were included and excluded by hand: two such filters are equal
-    /// when the rules are, whoever is an exception to them.
-    ///
-    /// # Errors
-    /// As [`resolve`].
-    pub fn meaning(&self, filter: &Filter) -> Result<Filter> {
-        self.expanded(filter, true, &mut Vec::new(), &mut 0)
     }
 
     fn expanded(
@@ -148,7 +171,7 @@ impl Definitions {
                 );
             }
             let filter = match &definition.segment.kind {
-                SegmentKind::Dynamic { filter } if !definition.stored => {
+                SegmentKind::Dynamic { filter } if !definition.is_stored() => {
                     *conditions += size(filter);
                     if *conditions > CONDITIONS {
                         return Err(Error::invalid(
@@ -168,21 +191,26 @@ impl Definitions {
     }
 
     /// What makes a customer fulfil the rule of a dynamic segment or be an exception to it, whether or not its members
-    /// are stored; `None` for other kinds.
+    /// are stored; `None` for other kinds. With `always`, as if everywhere
+    /// somebody were included and excluded by hand: two such filters are equal when the rules are, whoever is an exception.
     ///
     /// # Errors
     /// As [`resolve`].
-    pub fn rule(&self, id: SegmentId) -> Result<Option<Filter>> {
+    pub fn rule(&self, id: SegmentId, always: bool) -> Result<Option<Filter>> {
         let definition = self.0.get(&id.uuid()).ok_or_else(|| missing(id.uuid()))?;
         let SegmentKind::Dynamic { filter } = &definition.segment.kind else {
             return Ok(None);
         };
-        let rule = self.expanded(filter, false, &mut vec![id.uuid()], &mut 0)?;
-        Ok(Some(definition.with_exceptions(rule, false)))
+        let rule = self.expanded(filter, always, &mut vec![id.uuid()], &mut 0)?;
+        Ok(Some(definition.with_exceptions(rule, always)))
     }
 }
 
 impl Definition {
+    fn is_stored(&self) -> bool {
+        self.stored.is_some()
+    }
+
     fn with_exceptions(&self, rule: Filter, always: bool) -> Filter {
         let by_hand = |included: bool| {
             let this = Filter::eq("segment_id", self.segment.id).and(Filter::eq("included", included));
@@ -229,9 +257,11 @@ async fn definitions(store: &dyn RecordStore, ctx: &Context, ids: &[Uuid]) -> Re
     pairs
         .map(|((id, segment), state)| {
             let segment = Segment::from_stored(segment.ok_or_else(|| missing(*id))?)?;
-            let stored = match state {
-                Some(state) => state.record.bool("stored")? && state.record.bool("ready")?,
-                None => false,
+            let stored = match state.map(|state| state.record) {
+                Some(state) if state.bool("stored")? && state.bool("ready")? => {
+                    Some(state.timestamp("refreshed_at")?)
+                }
+                _ => None,
             };
             Ok(Definition {
                 segment,

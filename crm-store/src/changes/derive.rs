@@ -7,10 +7,11 @@ use crm_core::capability::RecordStore;
 use crm_core::consent::CONSENT_EVENT;
 use crm_core::customer::{CONTACT_POINT, CUSTOMER, EXTERNAL_REF};
 use crm_core::record::{Record, Schema, Value, Version, Write};
-use crm_core::segment::{SEGMENT, SEGMENT_EVENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE};
+use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE};
 use crm_core::{Context, Error, Result, Uuid};
 
 use super::item::Item;
+use crate::segments::SEGMENT_EVENT;
 use super::{Entity, Op};
 
 /// Records looked up in one question.

@@ -93,8 +93,9 @@ impl Feed {
             return Err(lost("the cursor belongs to another feed; start from a snapshot"));
         }
         let mut items = Vec::new();
+        let mut units = UNITS;
         loop {
-            while items.len() < limit && self.page(ctx, &mut place, &mut items, limit).await? {}
+            while items.len() < limit && self.page(ctx, &mut place, &mut items, limit, &mut units).await? {}
             if items.len() >= limit || !number::round(&*self.store, ctx, &*self.ids).await? {
                 break;
             }
@@ -121,12 +122,15 @@ impl Feed {
         place: &mut FeedCursor,
         items: &mut Vec<Change>,
         limit: usize,
+        units: &mut usize,
     ) -> Result<bool> {
-        // Small units of work are read by the hundred, large ones few at a time.
-        let units = (items.len().max(1) * UNITS / UNITS).clamp(UNITS, limit.max(UNITS)).min(1_000);
-        let query = Query::new(Filter::gt("seq", place.seq)).ascending("seq").limit(units as u32);
+        let wanted = (*units).min(limit - items.len()).max(1) as u32;
+        let query = Query::new(Filter::gt("seq", place.seq))
+            .ascending("seq")
+            .limit(wanted);
         let page = self.store.find(ctx, &CHANGE, &query).await?;
         let full = page.next.is_some();
+        let before = items.len();
         for stored in page.items {
             let unit = Unit::read(stored)?;
             // Never over a gap: numbers have none, so this page was read while some were removed.
@@ -140,6 +144,10 @@ impl Feed {
                 return Ok(true);
             }
             (place.seq, place.items) = (seq, 0);
+        }
+        // Small units of work are read by the hundred, large ones few at a time.
+        if items.len() - before < 4 * *units {
+            *units = (*units * 4).min(1_000);
         }
         Ok(full)
     }

@@ -89,18 +89,22 @@ impl Item {
     }
 }
 
-/// The record of a unit of work that nobody has numbered yet.
-pub(super) fn record(ctx: &Context, at: Timestamp, items: &[Item]) -> Result<Record> {
-    let actor = match ctx.acting() {
+/// Who acts, as it is stored: `user:..` or `system:..`.
+pub(crate) fn acting(ctx: &Context) -> String {
+    match ctx.acting() {
         Actor::System(name) => format!("system:{name}"),
         Actor::User(id) => format!("user:{id}"),
-    };
+    }
+}
+
+/// The record of a unit of work that nobody has numbered yet.
+pub(super) fn record(ctx: &Context, at: Timestamp, items: &[Item]) -> Result<Record> {
     Record::from_values(
         &CHANGE,
         vec![
             0_i64.into(),
             at.into(),
-            actor.into(),
+            acting(ctx).into(),
             ctx.request().into(),
             Value::Json(items.iter().map(Item::to_json).collect()),
         ],

@@ -97,6 +97,10 @@ impl RecordStore for ChangeLog {
         self.inner.migrate(&all).await
     }
 
+    fn schemas(&self) -> Vec<&'static Schema> {
+        self.inner.schemas()
+    }
+
     async fn apply(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {
         let items = self.watched.changes(&*self.inner, ctx, writes).await?;
         if items.is_empty() {

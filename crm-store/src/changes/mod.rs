@@ -34,6 +34,7 @@ mod feed;
 mod item;
 mod log;
 mod number;
+mod reach;
 mod stream;
 
 use std::fmt;
@@ -47,6 +48,7 @@ use crm_core::{Actor, CustomerId, Error, Result, Timestamp, Uuid};
 use serde::{Deserialize, Serialize};
 
 pub use feed::Feed;
+pub(crate) use item::acting;
 pub use log::ChangeLog;
 pub use stream::ChangeStream;
 

@@ -30,7 +30,7 @@ const HEAD: Uuid = Uuid::from_u128(0x6f70_656e_2d63_726d_6865_6164_0000_0001);
 /// Where a tenant's feed stands.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
-    version: Version,
+    pub(super) version: Version,
     pub(super) feed: Uuid,
     pub(super) last: i64,
     pub(super) pruned: i64,

@@ -9,7 +9,7 @@ use crm_core::customer::{
 };
 use crm_core::query::{Filter, Query};
 use crm_core::record::{Schema, Stored, Write};
-use crm_core::segment::SEGMENT_MEMBER;
+use crm_core::segment::{SEGMENT_MEMBER, SEGMENT_OVERRIDE};
 use crm_core::{Actor, Context, CustomerId, Error, ErrorKind, Result, Uuid};
 
 use super::matching;

@@ -50,13 +50,16 @@ use crm_core::customer::{
 };
 use crm_core::query::{Filter, Page, Query};
 use crm_core::record::Schema;
-use crm_core::segment::{SEGMENT, SEGMENT_MEMBER};
+use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE, SEGMENT_STATE};
 use crm_core::{
     Clock, Consumer, Context, CustomerId, Error, IdSource, Needs, RandomIds, Registry, Result, SystemClock,
     Uuid,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
+
+use crate::changes::Feed;
+use crate::segments::SEGMENT_EVENT;
 
 pub use batch::{MAX_BATCH, Mode, Op, OpDone};
 pub use export::{ArchiveOptions, ArchiveReport, ExportOptions, ExportReport, Format, OnExisting};
@@ -74,7 +77,7 @@ pub use timeline::{Appended, Events};
 pub use undo::{Kept, KeptReason, UndoReport};
 
 /// What [`Customers`] stores, to be migrated together.
-pub static SCHEMAS: [&Schema; 17] = [
+pub static SCHEMAS: [&Schema; 20] = [
     &CUSTOMER,
     &CONTACT_POINT,
     &EXTERNAL_REF,
@@ -83,6 +86,9 @@ pub static SCHEMAS: [&Schema; 17] = [
     &INTERACTION,
     &SEGMENT,
     &SEGMENT_MEMBER,
+    &SEGMENT_OVERRIDE,
+    &SEGMENT_STATE,
+    &SEGMENT_EVENT,
     &IMPORT_JOB,
     &IMPORT_REJECT,
     &IMPORT_ROW,
@@ -108,9 +114,10 @@ pub struct Upserted {
 /// Customers of every tenant: create, upsert, find, change, delete, import. Cheap to clone.
 #[derive(Clone)]
 pub struct Customers {
-    store: Arc<dyn RecordStore>,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
+    pub(crate) store: Arc<dyn RecordStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) feed: Option<Feed>,
     references: Arc<References>,
     ready: Arc<OnceCell<()>>,
 }
@@ -147,6 +154,7 @@ impl Customers {
             clock,
             ids,
             references: Arc::new(References::core()),
+            feed: None,
             ready: Arc::new(OnceCell::new()),
         }
     }
@@ -311,13 +319,17 @@ impl Customers {
     }
 
     /// Customers whose profile matches (see [`CUSTOMER`] for its fields), one page at a time, with their contact points
-    /// and references.
+    /// and references. Conditions on time gone by and on segments are [resolved](Customers::resolve).
     ///
     /// # Errors
     /// [`crm_core::ErrorKind::Invalid`] naming the field or setting; the store's.
     pub async fn find(&self, ctx: &Context, query: &Query) -> Result<Page<Customer>> {
         self.prepare().await?;
-        let page = self.store.find(ctx, &CUSTOMER, query).await?;
+        let query = Query {
+            filter: self.resolve(ctx, &query.filter).await?,
+            ..query.clone()
+        };
+        let page = self.store.find(ctx, &CUSTOMER, &query).await?;
         let loaded = shape::complete(&*self.store, ctx, page.items).await?;
         Ok(Page {
             items: loaded.into_iter().map(|loaded| loaded.customer).collect(),
@@ -331,6 +343,7 @@ impl Customers {
     /// As [`Customers::find`].
     pub async fn count(&self, ctx: &Context, filter: &Filter) -> Result<u64> {
         self.prepare().await?;
-        self.store.count(ctx, &CUSTOMER, filter).await
+        let filter = self.resolve(ctx, filter).await?;
+        self.store.count(ctx, &CUSTOMER, &filter).await
     }
 }

@@ -5,11 +5,12 @@ use crm_core::consent::CONSENT_EVENT;
 use crm_core::customer::{CONTACT_POINT, CUSTOMER_ALIAS, EXTERNAL_REF};
 use crm_core::query::Filter;
 use crm_core::record::{FieldType, Privacy, Schema};
-use crm_core::segment::SEGMENT_MEMBER;
+use crm_core::segment::{SEGMENT_MEMBER, SEGMENT_OVERRIDE};
 use crm_core::{Error, Result};
 
 use super::super::IMPORT_ROW;
 use super::journal::{DISTINCT_PAIR, MERGE, MERGE_IMAGE};
+use crate::segments::SEGMENT_EVENT;
 
 /// What a merge does with the records that name a merged customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +110,8 @@ impl References {
                 moved(&ORDER, "customer_id"),
                 moved(&INTERACTION, "customer_id"),
                 moved(&SEGMENT_MEMBER, "customer_id"),
+                moved(&SEGMENT_OVERRIDE, "customer_id"),
+                kept(&SEGMENT_EVENT, "customer_id"),
                 moved(&CUSTOMER_ALIAS, "customer_id"),
                 kept(&CONSENT_EVENT, "customer_id"),
                 kept(&IMPORT_ROW, "customer_id"),
