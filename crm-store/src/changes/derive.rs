@@ -11,8 +11,8 @@ use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE};
 use crm_core::{Context, Error, Result, Uuid};
 
 use super::item::Item;
-use crate::segments::SEGMENT_EVENT;
 use super::{Entity, Op};
+use crate::segments::SEGMENT_EVENT;
 
 /// Records looked up in one question.
 const IDS: usize = 500;
@@ -75,7 +75,11 @@ impl Watch {
 
     /// Watches one more schema; with `owner`, its records belong to the customer named there.
     pub(super) fn also(&mut self, schema: &'static Schema, owner: Option<&'static str>) {
-        let kind = if owner.is_some() { Kind::Related } else { Kind::Other };
+        let kind = if owner.is_some() {
+            Kind::Related
+        } else {
+            Kind::Other
+        };
         self.insert(schema, kind, owner);
     }
 
@@ -205,10 +209,7 @@ impl UnitOfWork {
             Write::Put { .. } => (Op::Updated, None),
             Write::Delete { expected, .. } => (Op::Deleted, expected.map(|v| v.saturating_add(1))),
         };
-        let known = self
-            .lives
-            .get(&entity)
-            .and_then(|at| self.items.get_mut(*at));
+        let known = self.lives.get(&entity).and_then(|at| self.items.get_mut(*at));
         match known {
             Some(known) => {
                 known.op = match (&known.op, op) {

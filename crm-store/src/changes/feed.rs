@@ -159,7 +159,10 @@ impl Feed {
     /// The store's.
     pub async fn latest(&self, ctx: &Context) -> Result<FeedCursor> {
         let named = |error: Error| error.operation("changes.latest");
-        while number::round(&*self.store, ctx, &*self.ids).await.map_err(named)? {}
+        while number::round(&*self.store, ctx, &*self.ids)
+            .await
+            .map_err(named)?
+        {}
         let head = Head::read(&*self.store, ctx, &*self.ids).await.map_err(named)?;
         Ok(FeedCursor {
             feed: head.feed,

@@ -124,14 +124,14 @@ fn chosen(first: &HashSet<Uuid>, units: Vec<Unit>) -> Vec<Unit> {
             for unit in &units {
                 let lines = || unit.items.iter().filter_map(|item| item.line());
                 let is_wanted = first.contains(&unit.stored.id)
-                    || lines().any(|(entity, segment, version)| {
-                        wanted.contains(&((entity, segment), version))
-                    });
+                    || lines()
+                        .any(|(entity, segment, version)| wanted.contains(&((entity, segment), version)));
                 if is_wanted && taken.insert(unit.stored.id) {
                     more = true;
-                    wanted.extend(
-                        lines().map(|(entity, segment, version)| ((entity, segment), version.saturating_sub(1))),
-                    );
+                    wanted
+                        .extend(lines().map(|(entity, segment, version)| {
+                            ((entity, segment), version.saturating_sub(1))
+                        }));
                 }
             }
         }
@@ -163,7 +163,8 @@ fn ordered(units: Vec<Unit>) -> Vec<Unit> {
             }
         }
     }
-    let mut rest: BTreeMap<(Timestamp, Uuid), Unit> = units.into_iter().map(|unit| (key(&unit), unit)).collect();
+    let mut rest: BTreeMap<(Timestamp, Uuid), Unit> =
+        units.into_iter().map(|unit| (key(&unit), unit)).collect();
     let mut ready: BinaryHeap<std::cmp::Reverse<(Timestamp, Uuid)>> = rest
         .keys()
         .filter(|key| !waiting.contains_key(key))
@@ -245,10 +246,7 @@ mod tests {
 
     #[test]
     fn a_circle_is_no_trap() {
-        let units = vec![
-            unit(10, 1, &[(1, 2), (2, 1)]),
-            unit(20, 2, &[(1, 1), (2, 2)]),
-        ];
+        let units = vec![unit(10, 1, &[(1, 2), (2, 1)]), unit(20, 2, &[(1, 1), (2, 2)])];
         assert_eq!(ids(&ordered(units)), [10, 20]);
     }
 }

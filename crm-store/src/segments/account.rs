@@ -87,7 +87,9 @@ impl State {
 pub(super) fn is_race(error: &Error) -> bool {
     let ours = [SEGMENT_STATE.name, SEGMENT_MEMBER.name, SEGMENT_EVENT.name];
     error.kind() == ErrorKind::Conflict
-        && error.context("schema").is_some_and(|schema| ours.contains(&schema))
+        && error
+            .context("schema")
+            .is_some_and(|schema| ours.contains(&schema))
 }
 
 /// Why a membership changed.

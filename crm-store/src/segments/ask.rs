@@ -43,11 +43,7 @@ impl Segments {
         let named = |error: Error| error.operation("segments.members");
         let filter = self.filter(ctx, id).await.map_err(named)?;
         let query = Query::new(filter).limit(limit).after(after);
-        let page = self
-            .store()
-            .find(ctx, &CUSTOMER, &query)
-            .await
-            .map_err(named)?;
+        let page = self.store().find(ctx, &CUSTOMER, &query).await.map_err(named)?;
         page.try_map(|stored| Ok(stored.id.into()))
     }
 
@@ -68,7 +64,9 @@ impl Segments {
     pub async fn estimate(&self, ctx: &Context, filter: &Filter) -> Result<Estimate> {
         let named = |error: Error| error.operation("segments.estimate");
         self.customers.prepare().await.map_err(named)?;
-        let definitions = Definitions::load(self.store(), ctx, filter).await.map_err(named)?;
+        let definitions = Definitions::load(self.store(), ctx, filter)
+            .await
+            .map_err(named)?;
         let now = self.customers.clock.now();
         let resolved = definitions.expand(filter).map_err(named)?.at(now);
         let as_of = definitions.as_of();

@@ -8,8 +8,8 @@ use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE, Segment, Segm
 use crm_core::{Context, CustomerId, Error, ErrorKind, Result, Timestamp};
 use serde::Serialize;
 
-use super::account::State;
 use super::Segments;
+use super::account::State;
 
 /// Why a customer is, or is not, a member of a segment. `Debug` shows no values; they are data about a person.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -112,10 +112,7 @@ impl Look<'_> {
         let has_rule = matches!(segment.kind, SegmentKind::Dynamic { .. });
         let by_stored = !has_rule || (state.stored && state.ready);
         let stored = if by_stored {
-            let there = self
-                .store()
-                .count(self.ctx, &SEGMENT_MEMBER, &of_this)
-                .await?;
+            let there = self.store().count(self.ctx, &SEGMENT_MEMBER, &of_this).await?;
             Some((there > 0, state.refreshed_at.filter(|_| has_rule)))
         } else {
             None
@@ -251,4 +248,3 @@ impl Look<'_> {
         Ok((holds, seen))
     }
 }
-

@@ -62,7 +62,10 @@ impl Segments {
         let (store, filter) = (self.store(), rule.filter.clone());
         let rows = column(store, ctx, &SEGMENT_MEMBER, of_this(), "customer_id").await?;
         Ok(Compared {
-            members: column(store, ctx, &CUSTOMER, filter, "id").await?.into_iter().collect(),
+            members: column(store, ctx, &CUSTOMER, filter, "id")
+                .await?
+                .into_iter()
+                .collect(),
             rows: rows.into_iter().collect(),
             inside: account::inside(store, ctx, of_this()).await?,
         })
@@ -93,9 +96,7 @@ impl Segments {
             ctx.check(&*self.customers.clock)?;
             let round = self.round(id, &state, cause, now);
             let some: BTreeSet<Uuid> = some.iter().copied().collect();
-            let entries = round
-                .entries(self.store(), ctx, &some, &compared.members)
-                .await?;
+            let entries = round.entries(self.store(), ctx, &some, &compared.members).await?;
             let mut writes = vec![state.write(id.uuid())?];
             writes.extend(entries.writes);
             self.store().apply(ctx, &writes).await?;
@@ -112,7 +113,13 @@ impl Segments {
         Ok(report)
     }
 
-    pub(super) fn round<'a>(&'a self, id: SegmentId, state: &State, cause: Cause, at: Timestamp) -> Round<'a> {
+    pub(super) fn round<'a>(
+        &'a self,
+        id: SegmentId,
+        state: &State,
+        cause: Cause,
+        at: Timestamp,
+    ) -> Round<'a> {
         Round {
             segment: id,
             number: state.round(),
@@ -140,7 +147,9 @@ impl Segments {
         let named = |error: Error| error.operation("segments.materialise");
         let feed = self.customers.feed().map_err(named)?;
         self.there(ctx, id).await.map_err(named)?;
-        self.rule(ctx, id, self.customers.clock.now()).await.map_err(named)?;
+        self.rule(ctx, id, self.customers.clock.now())
+            .await
+            .map_err(named)?;
         self.tracked(ctx, id, true, every).await.map_err(named)?;
         loop {
             match self.full(ctx, &feed, id, Cause::Rule).await {
@@ -157,7 +166,9 @@ impl Segments {
     pub async fn dematerialise(&self, ctx: &Context, id: SegmentId) -> Result<()> {
         let named = |error: Error| error.operation("segments.dematerialise");
         self.there(ctx, id).await.map_err(named)?;
-        self.rule(ctx, id, self.customers.clock.now()).await.map_err(named)?;
+        self.rule(ctx, id, self.customers.clock.now())
+            .await
+            .map_err(named)?;
         self.tracked(ctx, id, false, std::time::Duration::ZERO)
             .await
             .map_err(named)?;
@@ -165,7 +176,13 @@ impl Segments {
         Ok(())
     }
 
-    async fn tracked(&self, ctx: &Context, id: SegmentId, stored: bool, every: std::time::Duration) -> Result<()> {
+    async fn tracked(
+        &self,
+        ctx: &Context,
+        id: SegmentId,
+        stored: bool,
+        every: std::time::Duration,
+    ) -> Result<()> {
         loop {
             let before = State::read(self.store(), ctx, id.uuid()).await?;
             let mut state = State {
@@ -189,4 +206,3 @@ impl Segments {
         }
     }
 }
-

@@ -57,7 +57,13 @@ impl Segments {
             .map_err(|error| error.operation("segments.release"))
     }
 
-    async fn by_hand(&self, ctx: &Context, id: SegmentId, customers: &[CustomerId], hand: Hand) -> Result<()> {
+    async fn by_hand(
+        &self,
+        ctx: &Context,
+        id: SegmentId,
+        customers: &[CustomerId],
+        hand: Hand,
+    ) -> Result<()> {
         let customers: BTreeSet<Uuid> = customers.iter().map(|customer| customer.uuid()).collect();
         let customers: Vec<Uuid> = customers.into_iter().collect();
         let segment = self.there(ctx, id).await?;
@@ -135,7 +141,8 @@ impl Segments {
         hand: Hand,
         writes: &mut Vec<Write>,
     ) -> Result<()> {
-        let filter = Filter::eq("segment_id", id).and(Filter::one_of("customer_id", customers.iter().copied()));
+        let filter =
+            Filter::eq("segment_id", id).and(Filter::one_of("customer_id", customers.iter().copied()));
         let mut known: HashMap<Uuid, Stored> = HashMap::new();
         for stored in all(self.store(), ctx, &SEGMENT_OVERRIDE, filter).await? {
             known.insert(stored.record.uuid("customer_id")?, stored);

@@ -231,7 +231,11 @@ impl Segments {
             if let SegmentKind::Dynamic { filter } = &segment.kind {
                 self.check_rule(ctx, segment.id, filter).await?;
             }
-            match self.store().apply(ctx, &[guard.write(GUARD)?, write.clone()]).await {
+            match self
+                .store()
+                .apply(ctx, &[guard.write(GUARD)?, write.clone()])
+                .await
+            {
                 Ok(_) => return Ok(()),
                 Err(error) if account::is_race(&error) => tokio::task::yield_now().await,
                 Err(error) if error.context("index") == Some("crm_segment_name") => {
@@ -251,14 +255,21 @@ impl Segments {
         };
         if rule.any(&within) {
             return Err(
-                Error::invalid("an order or event is in no segment; ask about the customer").with("field", "rule"),
+                Error::invalid("an order or event is in no segment; ask about the customer")
+                    .with("field", "rule"),
             );
         }
         let mut graph = self.graph(ctx).await?;
         let asked = Definitions::named_in(rule);
-        if let Some(missing) = asked.iter().find(|other| **other != id && !graph.contains_key(other)) {
-            return Err(Error::new(ErrorKind::NotFound, "the rule asks about a segment that is not there")
-                .with("segment", missing));
+        if let Some(missing) = asked
+            .iter()
+            .find(|other| **other != id && !graph.contains_key(other))
+        {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "the rule asks about a segment that is not there",
+            )
+            .with("segment", missing));
         }
         graph.insert(id, asked);
         let mut depths = BTreeMap::new();
@@ -375,10 +386,10 @@ impl Segments {
             let users = users(&self.graph(ctx).await?, id);
             if !users.is_empty() {
                 let users: Vec<String> = users.iter().map(ToString::to_string).collect();
-                return Err(
-                    Error::conflict("rules of other segments ask about this one; change or delete them first")
-                        .with("used_by", users.join(",")),
-                );
+                return Err(Error::conflict(
+                    "rules of other segments ask about this one; change or delete them first",
+                )
+                .with("used_by", users.join(",")));
             }
             let mut writes = vec![
                 guard.write(GUARD)?,
@@ -434,11 +445,9 @@ fn depth(
         return Ok(*depth);
     }
     if path.contains(&id) {
-        return Err(
-            Error::invalid("the rule would nest segments in a circle")
-                .with("field", "rule")
-                .with("segment", id),
-        );
+        return Err(Error::invalid("the rule would nest segments in a circle")
+            .with("field", "rule")
+            .with("segment", id));
     }
     path.push(id);
     let mut deepest = 0;

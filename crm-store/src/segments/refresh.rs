@@ -149,7 +149,9 @@ impl Segments {
                     // Somebody else did this step, or changed a member by hand.
                     Err(error) if account::is_race(&error) => tokio::task::yield_now().await,
                     // Deleted meanwhile.
-                    Err(error) if error.kind() == ErrorKind::NotFound && self.get(ctx, id).await?.is_none() => {
+                    Err(error)
+                        if error.kind() == ErrorKind::NotFound && self.get(ctx, id).await?.is_none() =>
+                    {
                         break;
                     }
                     Err(error) => return Err(error),

@@ -55,7 +55,8 @@ impl Segments {
             return Err(Error::conflict("a segment of this name is there already").with("field", "name"));
         }
         let now = self.customers.clock.now();
-        let filter = crm_core::segment::resolve(self.store(), ctx, now, &Filter::InSegment(id.uuid())).await?;
+        let filter =
+            crm_core::segment::resolve(self.store(), ctx, now, &Filter::InSegment(id.uuid())).await?;
         let members = column(self.store(), ctx, &CUSTOMER, filter.clone(), "id").await?;
         let new: SegmentId = self.customers.ids.fresh().into();
         for some in members.chunks(BATCH) {

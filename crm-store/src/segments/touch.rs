@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use crm_core::Uuid;
 use crm_core::activity::{INTERACTION, ORDER};
 use crm_core::consent::CONSENT_EVENT;
 use crm_core::customer::{CONTACT_POINT, EXTERNAL_REF};
 use crm_core::query::{Compare, Filter};
 use crm_core::record::Value;
 use crm_core::segment::{SEGMENT_MEMBER, SEGMENT_OVERRIDE, SegmentId};
-use crm_core::Uuid;
 
 use super::SEGMENT_EVENT;
 use crate::changes::{Change, Entity, Op};
@@ -117,7 +117,9 @@ mod tests {
         assert!(touches(&orders, Op::Orders) && touches(&orders, Op::Updated));
         assert!(!touches(&orders, Op::Interactions) && !touches(&orders, Op::Entered(other.into())));
         let nested = Filter::at_least(1, Relation::MEMBERSHIPS, Filter::eq("segment_id", other));
-        assert!(touches(&nested, Op::Entered(other.into())) && touches(&nested, Op::Membership(other.into())));
+        assert!(
+            touches(&nested, Op::Entered(other.into())) && touches(&nested, Op::Membership(other.into()))
+        );
         assert!(!touches(&nested, Op::Left(third.into())) && !touches(&nested, Op::Orders));
         assert!(touches(&nested, Op::Membership(own.into())) && !touches(&nested, Op::Entered(own.into())));
         let any = Filter::at_least(3, Relation::MEMBERSHIPS, Filter::All);

@@ -12,6 +12,7 @@
 mod batch;
 #[cfg(feature = "cached")]
 mod cached;
+mod changes;
 mod conformance;
 mod copies;
 mod customers;
@@ -35,8 +36,10 @@ mod race;
 mod servers;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod sql_faults;
+mod segments;
 mod sqlite;
 mod sqlite_backup;
 mod sqlite_faults;
 mod sqlite_group;
 mod undo;
+mod stores;
