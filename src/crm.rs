@@ -5,6 +5,7 @@ use crm_core::capability::RecordStore;
 use crm_core::registry::{Catalog, RegistryBuilder};
 use crm_core::{Clock, Consumer, Error, IdSource, Provider, RandomIds, Registry, Result, SystemClock};
 use crm_store::Customers;
+use crm_store::changes::ChangeLog;
 
 #[cfg(feature = "outreach")]
 use crm_core::{Secret, consent::AddressKey};
@@ -156,7 +157,8 @@ pub struct CrmBuilder {
     store: Option<String>,
     catalog: Catalog,
     providers: RegistryBuilder,
-    has_store: bool,
+    stores: Vec<(i32, Arc<dyn RecordStore>)>,
+    change_feed: bool,
     clock: Arc<dyn Clock>,
     ids: Option<Arc<dyn IdSource>>,
     #[cfg(feature = "analytics")]
@@ -182,7 +184,8 @@ impl Default for CrmBuilder {
             store: None,
             catalog: crate::catalog(),
             providers: Registry::builder(),
-            has_store: false,
+            stores: Vec::new(),
+            change_feed: true,
             clock: SystemClock::shared(),
             ids: None,
             #[cfg(feature = "analytics")]
@@ -219,10 +222,17 @@ impl CrmBuilder {
     /// Adds a provider of any capability: `provide::<dyn Mailer>(10, mailer)`. The highest priority is asked first.
     #[must_use]
     pub fn provide<T: ?Sized + Provider>(mut self, priority: i32, provider: Arc<T>) -> Self {
+        #[cfg(any(feature = "analytics", feature = "outreach"))]
         use std::any::TypeId;
 
+        let any: &dyn std::any::Any = &provider;
+        if let Some(store) = any.downcast_ref::<Arc<dyn RecordStore>>() {
+            // Kept apart: it gets its change feed when everything is said.
+            self.stores.push((priority, store.clone()));
+            return self;
+        }
+        #[cfg(any(feature = "analytics", feature = "outreach"))]
         let id = TypeId::of::<T>();
-        self.has_store |= id == TypeId::of::<dyn RecordStore>();
         #[cfg(feature = "analytics")]
         {
             use crm_core::capability::{Classifier, Clusterer, Reducer};
@@ -283,6 +293,14 @@ impl CrmBuilder {
         self
     }
 
+    /// Leaves changes out of the change feed: [`Customers::changes_since`], [`Customers::subscribe`] and segments with
+    /// stored members say that they are not there, and every unit of work is one record smaller.
+    #[must_use]
+    pub fn without_change_feed(mut self) -> Self {
+        self.change_feed = false;
+        self
+    }
+
     /// Takes the time from `clock`.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -306,32 +324,48 @@ impl CrmBuilder {
         let Self {
             store,
             catalog,
-            providers,
-            has_store,
+            mut providers,
+            mut stores,
+            change_feed,
             clock,
             ids,
             ..
         } = self;
         let ids = ids.unwrap_or_else(|| Arc::new(RandomIds::new(clock.clone())));
-        let providers = match store {
-            Some(url) => providers.provide(0, catalog.open::<dyn RecordStore>(&url).await?),
-            None if has_store => providers,
-            None => {
-                return Err(
-                    Error::config("no store is named; say Crm::builder().store(\"sqlite:crm.db\")")
-                        .with("setting", "store"),
-                );
+        if let Some(url) = store {
+            stores.push((0, catalog.open::<dyn RecordStore>(&url).await?));
+        } else if stores.is_empty() {
+            return Err(
+                Error::config("no store is named; say Crm::builder().store(\"sqlite:crm.db\")")
+                    .with("setting", "store"),
+            );
+        }
+        // Of several stores, the consumers are bound to the first of the highest priority.
+        stores.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
+        let mut feed = None;
+        for (place, (priority, store)) in stores.into_iter().enumerate() {
+            if !change_feed || store.info().tag_value("changes").is_some() {
+                providers = providers.provide(priority, store);
+                continue;
             }
-        };
+            let log = ChangeLog::new(store, clock.clone(), ids.clone());
+            if place == 0 {
+                feed = Some(log.feed());
+            }
+            providers = providers.provide::<dyn RecordStore>(priority, Arc::new(log));
+        }
         #[cfg(feature = "analytics")]
         let providers = default_models(providers, self.has_models)?;
         #[cfg(feature = "outreach")]
         let providers = mailers(providers, &catalog, &self.reach).await?;
 
         let registry = providers.build()?;
-        let customers = Customers::bind(&registry)?
+        let mut customers = Customers::bind(&registry)?
             .with_clock(clock.clone())
             .with_ids(ids.clone());
+        if let Some(feed) = feed {
+            customers = customers.with_feed(feed);
+        }
         #[cfg(feature = "outreach")]
         let customers = customers.with_references(references()?);
         customers.prepare().await?;

@@ -169,7 +169,13 @@ impl Members {
         let stored =
             stored.ok_or_else(|| Error::new(ErrorKind::NotFound, "no such segment").with("segment", id))?;
         let (schema, filter) = match Segment::from_stored(stored)?.kind {
-            SegmentKind::Dynamic { filter } => (&CUSTOMER, filter),
+            // Time gone by, segments within it, exceptions by hand, stored members.
+            SegmentKind::Dynamic { .. } => {
+                let members = Filter::InSegment(id.uuid());
+                let now = outreach.clock.now();
+                let filter = crm_core::segment::resolve(&*outreach.store, ctx, now, &members).await?;
+                (&CUSTOMER, filter)
+            }
             SegmentKind::Manual | SegmentKind::Snapshot { .. } => {
                 (&SEGMENT_MEMBER, Filter::eq("segment_id", id))
             }

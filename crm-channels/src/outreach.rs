@@ -12,7 +12,7 @@ use crm_core::message::MessageId;
 use crm_core::query::{Filter, Query};
 use crm_core::record::{Schema, Write};
 use crm_core::registry::Pool;
-use crm_core::segment::{SEGMENT, SEGMENT_MEMBER};
+use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE, SEGMENT_STATE};
 use crm_core::{
     Clock, Consumer, Context, Error, ErrorKind, IdSource, Needs, RandomIds, Registry, Result, SystemClock,
     Timestamp,
@@ -153,7 +153,7 @@ impl Outreach {
     }
 
     /// What it reads and writes.
-    pub fn schemas() -> [&'static Schema; 9] {
+    pub fn schemas() -> [&'static Schema; 11] {
         let [consent, suppression, alias] = Gate::schemas();
         [
             &OUTBOX,
@@ -164,6 +164,8 @@ impl Outreach {
             &CONTACT_POINT,
             &SEGMENT,
             &SEGMENT_MEMBER,
+            &SEGMENT_OVERRIDE,
+            &SEGMENT_STATE,
             &INTERACTION,
         ]
     }

@@ -229,8 +229,8 @@ impl Customers {
         };
         gone(&CONTACT_POINT, &stored.points);
         gone(&EXTERNAL_REF, &stored.refs);
-        // Memberships, and what journals of imports keep of it.
-        for schema in [&SEGMENT_MEMBER, &IMPORT_ROW] {
+        // Memberships, exceptions by hand, and what journals of imports keep of it.
+        for schema in [&SEGMENT_MEMBER, &SEGMENT_OVERRIDE, &IMPORT_ROW] {
             gone(schema, &shape::all(&*self.store, ctx, schema, owner()).await?);
         }
         gone(&CUSTOMER_ALIAS, &aliases);

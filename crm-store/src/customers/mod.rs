@@ -319,14 +319,14 @@ impl Customers {
     }
 
     /// Customers whose profile matches (see [`CUSTOMER`] for its fields), one page at a time, with their contact points
-    /// and references. Conditions on time gone by and on segments are [resolved](Customers::resolve).
+    /// and references. Conditions on time gone by and on segments are [resolved](Customers::resolve_filter).
     ///
     /// # Errors
     /// [`crm_core::ErrorKind::Invalid`] naming the field or setting; the store's.
     pub async fn find(&self, ctx: &Context, query: &Query) -> Result<Page<Customer>> {
         self.prepare().await?;
         let query = Query {
-            filter: self.resolve(ctx, &query.filter).await?,
+            filter: self.resolve_filter(ctx, &query.filter).await?,
             ..query.clone()
         };
         let page = self.store.find(ctx, &CUSTOMER, &query).await?;
@@ -343,7 +343,7 @@ impl Customers {
     /// As [`Customers::find`].
     pub async fn count(&self, ctx: &Context, filter: &Filter) -> Result<u64> {
         self.prepare().await?;
-        let filter = self.resolve(ctx, filter).await?;
+        let filter = self.resolve_filter(ctx, filter).await?;
         self.store.count(ctx, &CUSTOMER, &filter).await
     }
 }

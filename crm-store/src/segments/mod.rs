@@ -156,7 +156,7 @@ impl Customers {
     ///
     /// # Errors
     /// As [`crm_core::segment::resolve`].
-    pub async fn resolve(&self, ctx: &Context, filter: &Filter) -> Result<Filter> {
+    pub async fn resolve_filter(&self, ctx: &Context, filter: &Filter) -> Result<Filter> {
         crm_core::segment::resolve(&*self.store, ctx, self.clock.now(), filter).await
     }
 }
