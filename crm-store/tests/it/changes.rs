@@ -155,7 +155,7 @@ async fn says_what_happened(Opened { store, .. }: &Opened) {
 
 #[tokio::test]
 async fn the_feed_says_what_happened() {
-    for opened in stores("changes_what").await {
+    for opened in stores().await {
         eprintln!("on {}", opened.name);
         says_what_happened(&opened).await;
     }
@@ -304,7 +304,7 @@ async fn nothing_is_missed(store: &Arc<dyn RecordStore>, times: usize) -> usize 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_reader_misses_a_change_or_sees_one_out_of_order() {
-    for Opened { store, name, .. } in stores("changes_order").await {
+    for Opened { store, name, .. } in stores().await {
         let mut missed = 0;
         for _ in 0..3 {
             missed += nothing_is_missed(&store, 60).await;
@@ -317,7 +317,7 @@ async fn no_reader_misses_a_change_or_sees_one_out_of_order() {
 
 #[tokio::test]
 async fn large_units_of_work_are_split_and_told_whole() {
-    for Opened { store, name, .. } in stores("changes_large").await {
+    for Opened { store, name, .. } in stores().await {
         let ctx = fixtures::context();
         let log = log(&store, 0);
         log.migrate(&[&CUSTOMER]).await.unwrap();
@@ -343,7 +343,7 @@ async fn large_units_of_work_are_split_and_told_whole() {
 
 #[tokio::test]
 async fn cursors_that_lead_nowhere_are_refused() {
-    for Opened { store, name, .. } in stores("changes_cursors").await {
+    for Opened { store, name, .. } in stores().await {
         eprintln!("on {name}");
         let (ctx, log) = (fixtures::context(), log(&store, 0));
         let feed = log.feed();
@@ -440,7 +440,7 @@ async fn readers_that_come_while_it_is_pruned_get_all_or_an_error() {
 
 #[tokio::test]
 async fn a_subscription_is_woken_and_loses_nothing() {
-    for Opened { store, name, .. } in stores("changes_stream").await {
+    for Opened { store, name, .. } in stores().await {
         eprintln!("on {name}");
         let (ctx, mine, theirs) = (fixtures::context(), log(&store, 0), log(&store, 0));
         mine.migrate(&[&CUSTOMER]).await.unwrap();

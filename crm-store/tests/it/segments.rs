@@ -242,7 +242,7 @@ fn named(id: SegmentId) -> Filter {
 
 #[tokio::test]
 async fn members_by_hand_by_rule_and_frozen() {
-    for Opened { store, name, .. } in stores("segments_kinds").await {
+    for Opened { store, name, .. } in stores().await {
         eprintln!("on {name}");
         let mut w = World::new(&store, 1);
         let (a, b, c) = (w.person().await, w.person().await, w.person().await);
@@ -522,7 +522,7 @@ async fn keeps_up(store: &Arc<dyn RecordStore>, seed: u64, rounds: usize) {
         if w.dice.one_in(6) {
             // The rule of one is another now; only those before it can be in it.
             let at = 1 + w.dice.below(known.len() - 1);
-            let rule = w.rule(&known[..at].to_vec(), 1);
+            let rule = w.rule(&known[..at], 1);
             let mut changed = w.segments.get(&ctx, known[at]).await.unwrap().unwrap();
             changed.kind = SegmentKind::Dynamic { filter: rule };
             w.segments.update(&ctx, &changed).await.unwrap();
@@ -590,7 +590,7 @@ async fn keeps_up(store: &Arc<dyn RecordStore>, seed: u64, rounds: usize) {
 async fn stored_members_keep_up_with_any_changes() {
     for Opened {
         store, name, seeds, ..
-    } in stores("segments_refresh").await
+    } in stores().await
     {
         for seed in 0..seeds {
             eprintln!("on {name}, seed {seed}");
@@ -601,7 +601,7 @@ async fn stored_members_keep_up_with_any_changes() {
 
 #[tokio::test]
 async fn time_passes_without_a_change() {
-    for Opened { store, .. } in stores("segments_time").await {
+    for Opened { store, .. } in stores().await {
         let mut w = World::new(&store, 3);
         let ctx = w.ctx.clone();
         let who = w.person().await;
@@ -658,7 +658,7 @@ async fn time_passes_without_a_change() {
 
 #[tokio::test]
 async fn drift_is_seen_and_repaired() {
-    for Opened { store, .. } in stores("segments_drift").await {
+    for Opened { store, .. } in stores().await {
         let mut w = World::new(&store, 4);
         let ctx = w.ctx.clone();
         for _ in 0..8 {
@@ -704,7 +704,7 @@ async fn drift_is_seen_and_repaired() {
 /// Writers, two refreshers and somebody who adds and removes by hand, all at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn at_once_everything_ends_right() {
-    for Opened { store, name, .. } in stores("segments_at_once").await {
+    for Opened { store, name, .. } in stores().await {
         let mut w = World::new(&store, 5);
         let ctx = w.ctx.clone();
         for _ in 0..20 {
@@ -799,7 +799,7 @@ fn on_tables(filter: &Filter) -> bool {
 /// The same customers everywhere: the same rule finds the same ids, and on tables too.
 #[tokio::test]
 async fn one_rule_finds_the_same_customers_everywhere() {
-    let opened = stores("segments_differential").await;
+    let opened = stores().await;
     let mut worlds: Vec<World> = opened.iter().map(|opened| World::new(&opened.store, 6)).collect();
     // One is filled, and copied record by record: ids and times are the same everywhere.
     let (first, others) = worlds.split_first_mut().unwrap();
@@ -882,7 +882,7 @@ async fn one_rule_finds_the_same_customers_everywhere() {
     for n in 0..150 {
         let rule = first.rule(&known, 3);
         let mut answers = Vec::new();
-        for store in [&*first].into_iter().chain(others.iter().map(|w| &*w)) {
+        for store in std::iter::once(&*first).chain(others.iter()) {
             let resolved = crm_core::segment::resolve(&*store.silent, &ctx, now, &rule)
                 .await
                 .unwrap();
