@@ -463,9 +463,11 @@ async fn a_subscription_is_woken_and_loses_nothing() {
         });
         let told = Mutex::new(Vec::new());
         let reading = async {
+            let mut patience = Duration::from_millis(1);
             while told.lock().unwrap().len() < ids.len() {
-                // Dropped again and again while it waits or reads.
-                let next = tokio::time::timeout(Duration::from_millis(3), stream.next(4)).await;
+                // Dropped again and again while it waits or reads, but not for ever: a server takes its time.
+                patience = patience * 3 / 2;
+                let next = tokio::time::timeout(patience, stream.next(4)).await;
                 if let Ok(changes) = next {
                     let changes = changes.unwrap();
                     told.lock()

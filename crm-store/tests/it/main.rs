@@ -33,13 +33,13 @@ mod own;
 mod postgres;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod race;
+mod segments;
 mod servers;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod sql_faults;
-mod segments;
 mod sqlite;
 mod sqlite_backup;
 mod sqlite_faults;
 mod sqlite_group;
-mod undo;
 mod stores;
+mod undo;

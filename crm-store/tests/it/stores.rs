@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crm_core::capability::RecordStore;
 use crm_core::memory::MemoryStore;
@@ -36,14 +37,14 @@ impl Opened {
 pub(crate) async fn stores() -> Vec<Opened> {
     let (file, folder) = crate::conformance::on_file().await;
     let memory = Arc::new(MemoryStore::new("records"));
-    #[allow(unused_mut)]
     let mut stores = vec![
         Opened::new("memory", memory, 20, ()),
         Opened::new("sqlite", file, 3, folder),
     ];
-    #[cfg(feature = "mongodb")]
-    if let Some((store, scratch)) = crate::mongo::fresh().await {
-        stores.push(Opened::new("mongodb", store, 2, scratch));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let part = format!("feed{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    for (name, store) in crate::servers::all(&part).await {
+        stores.push(Opened::new(name, store, 2, ()));
     }
     stores
 }
