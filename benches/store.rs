@@ -302,7 +302,7 @@ impl Bench {
 
     /// `each` updates by each caller, every one committed before the next; nobody shares a row.
     async fn update(&self) -> Result<()> {
-        for (callers, each) in [(1, 1_000), (64, 1_000)] {
+        for (callers, each) in [(1, 1_000), (64, 2_000)] {
             let mut tasks = tokio::task::JoinSet::new();
             let work = async {
                 for caller in 0..callers {

@@ -538,15 +538,33 @@ pub(crate) fn insert<D: Dialect>(
 
 /// Replaces the values of a record that still has a version.
 pub(crate) fn update<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Version, record: &Record) -> Sql {
-    set::<D>(tenant, id, Some(expected), record)
+    set::<D>(tenant, id, Some(expected), record, &[])
 }
 
 /// Replaces the values of a record whatever its version.
 pub(crate) fn overwrite<D: Dialect>(tenant: &TenantId, id: Uuid, record: &Record) -> Sql {
-    set::<D>(tenant, id, None, record)
+    set::<D>(tenant, id, None, record, &[])
 }
 
-fn set<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Option<Version>, record: &Record) -> Sql {
+/// [`update`], without the values that are as `before`: the record's values at the expected version, as far as known.
+/// Indexes of what stays are not written.
+pub(crate) fn changed<D: Dialect>(
+    tenant: &TenantId,
+    id: Uuid,
+    expected: Version,
+    record: &Record,
+    before: &[Value],
+) -> Sql {
+    set::<D>(tenant, id, Some(expected), record, before)
+}
+
+fn set<D: Dialect>(
+    tenant: &TenantId,
+    id: Uuid,
+    expected: Option<Version>,
+    record: &Record,
+    before: &[Value],
+) -> Sql {
     let schema = record.schema();
     let mut sql = Sql::new::<D>();
     sql.push("UPDATE ")
@@ -556,11 +574,22 @@ fn set<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Option<Version>, recor
         .push(" = ")
         .name("version")
         .push(" + 1");
-    for (field, value) in schema.fields.iter().zip(record.values()) {
-        sql.push(", ").name(field.name).push(" = ").bind(value.clone());
+    for (at, (field, value)) in schema.fields.iter().zip(record.values()).enumerate() {
+        if !before.get(at).is_some_and(|before| unchanged(before, value)) {
+            sql.push(", ").name(field.name).push(" = ").bind(value.clone());
+        }
     }
     at(&mut sql, tenant, id, expected);
     sql
+}
+
+/// To the bit: floats that compare as equal can differ.
+fn unchanged(before: &Value, after: &Value) -> bool {
+    match (before, after) {
+        (Value::Float(before), Value::Float(after)) => before.to_bits() == after.to_bits(),
+        (Value::Json(before), Value::Json(after)) => before.to_string() == after.to_string(),
+        (before, after) => before == after,
+    }
 }
 
 /// Removes a record.

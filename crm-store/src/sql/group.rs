@@ -6,17 +6,17 @@
 //! those waiting when the leader is dropped. So nobody loses anything through somebody else's cancellation, and nobody
 //! hears of a success before the commit.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crm_core::record::{Outcome, Write};
-use crm_core::{Error, Result, TenantId};
+use crm_core::record::{Outcome, Schema, Value, Version, Write};
+use crm_core::{Error, Result, TenantId, Uuid};
 use tokio::sync::Notify;
 
-use super::compile::{Control, control};
+use super::compile::{self, Control, control};
 use super::driver::{Dialect, Fault};
 use super::lane::{Lane, Lanes, busy};
 use super::write;
@@ -426,8 +426,16 @@ async fn carry_out<D: Dialect>(
     units: Vec<(usize, Unit)>,
 ) -> Result<(), (usize, Error)> {
     let (mut singles, mut whole) = (Vec::new(), Vec::new());
+    let mut before = known(lane, &units).await;
     for (member, unit) in units {
-        match write::single::<D>(&unit.tenant, &unit.writes) {
+        let values = match unit.writes.as_slice() {
+            [Write::Update { id, expected, .. }] => before
+                .remove(&(unit.tenant.clone(), *id))
+                .filter(|(version, _)| version == expected)
+                .map(|(_, values)| values),
+            _ => None,
+        };
+        match write::single::<D>(&unit.tenant, &unit.writes, &values.unwrap_or_default()) {
             // One statement is a unit of work by itself.
             Some(sql) => singles.push((member, unit, sql)),
             None => whole.push((member, unit)),
@@ -466,6 +474,42 @@ async fn carry_out<D: Dialect>(
         group.note(member, outcome);
     }
     Ok(())
+}
+
+type Known = HashMap<(TenantId, Uuid), (Version, Vec<Value>)>;
+
+/// The records that units of one update are about, as they are: what such an update leaves as it is need not be written,
+/// and neither do its indexes. A record that changes meanwhile has another version, and then the update does not happen.
+/// What cannot be read is just not known.
+async fn known<D: Dialect>(lane: &mut Lane<D>, units: &[(usize, Unit)]) -> Known {
+    let mut asked: Vec<(&'static Schema, &TenantId, Vec<Uuid>)> = Vec::new();
+    for (_, unit) in units {
+        let [Write::Update { id, record, .. }] = unit.writes.as_slice() else {
+            continue;
+        };
+        let same = |(schema, tenant, _): &&mut (&'static Schema, &TenantId, Vec<Uuid>)| {
+            std::ptr::eq(*schema, record.schema()) && *tenant == &unit.tenant
+        };
+        match asked.iter_mut().find(same) {
+            Some((_, _, ids)) => ids.push(*id),
+            None => asked.push((record.schema(), &unit.tenant, vec![*id])),
+        }
+    }
+    let mut known = Known::new();
+    for (schema, tenant, ids) in asked {
+        // For one record the question costs more than it saves.
+        if schema.indexes.is_empty() || ids.len() < 2 {
+            continue;
+        }
+        let (sql, types) = compile::get::<D>(schema, tenant, &ids);
+        for row in lane.query(sql, &types).await.unwrap_or_default() {
+            let mut row = row.into_iter();
+            if let (Some(Value::Uuid(id)), Some(Value::Int(version))) = (row.next(), row.next()) {
+                known.insert((tenant.clone(), id), (version, row.collect()));
+            }
+        }
+    }
+    known
 }
 
 /// Carries out a unit so that it leaves no trace when it fails.

@@ -311,7 +311,8 @@ async fn statement<D: Dialect>(
 }
 
 /// The one statement that is this whole unit of work, if it is one.
-pub(super) fn single<D: Dialect>(tenant: &TenantId, writes: &[Write]) -> Option<Sql> {
+/// `before` are the values that the record to update has at the expected version, where they are known.
+pub(super) fn single<D: Dialect>(tenant: &TenantId, writes: &[Write], before: &[Value]) -> Option<Sql> {
     match writes {
         [
             Write::Insert {
@@ -321,7 +322,7 @@ pub(super) fn single<D: Dialect>(tenant: &TenantId, writes: &[Write]) -> Option<
             },
         ] => Some(compile::insert::<D>(record.schema(), tenant, &[(*id, record)], Taken::Fail).0),
         [Write::Update { id, expected, record }] => {
-            Some(compile::update::<D>(tenant, *id, *expected, record))
+            Some(compile::changed::<D>(tenant, *id, *expected, record, before))
         }
         [Write::Delete { schema, id, expected }] => {
             Some(compile::delete::<D>(schema, tenant, *id, *expected))

@@ -322,3 +322,93 @@ async fn a_pool_of_one_serves_fifty_and_refuses_in_time() {
     assert_eq!(held.await.unwrap(), 500);
     store.count(&ctx, &PART, &Filter::All).await.unwrap();
 }
+
+/// Threads of SQLite connections in this process, as the kernel counts them.
+fn connections() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let name =
+        |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks
+        .flatten()
+        .filter(|task| task.path().exists())
+        .map(name)
+        .filter(|name| name.starts_with("sqlx-sqlite"))
+        .count()
+}
+
+/// STO-13: a question that nobody waits for any more stops at once, instead of keeping a thread and a core until its end.
+/// The control is the same question on a plain connection: dropped as well, it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_question_stops() {
+    const TEST: &str = "sqlite_faults::a_dropped_question_stops";
+    // A process of its own: other tests have connections too.
+    let Some((path, _)) = child() else {
+        let folder = tempfile::tempdir().unwrap();
+        let out = Command::new(std::env::current_exe().unwrap())
+            .args([TEST, "--exact", "--nocapture", "--test-threads=1"])
+            .env(PATH, folder.path().join("crm.db"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(
+            out.status.success() && said.contains("stopped"),
+            "{said} {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        return;
+    };
+    let path = Path::new(&path);
+    let store = SqliteStore::open_file(path, SqliteConfig::default().readers(1))
+        .await
+        .unwrap();
+    store.migrate(&[&PART]).await.unwrap();
+    let ctx = fixtures::context();
+    for _ in 0..10 {
+        let many: Vec<Write> = (0..100_i64)
+            .map(|n| Record::from_values(&PART, vec![n.into(), "x".repeat(60_000).into()]).unwrap())
+            .map(|record| Write::insert(fixtures::id(), record))
+            .collect();
+        store.apply(&ctx, &many).await.unwrap();
+    }
+    // Each condition walks through 60 MB of text.
+    let slow = (0..400).fold(Filter::eq("pair", -1_i64), |all, n| {
+        all.or(Filter::contains("text", format!("{n}")))
+    });
+    let before = connections();
+    let asked = tokio::time::timeout(Duration::from_millis(300), store.count(&ctx, &PART, &slow)).await;
+    assert!(asked.is_err(), "the question was too easy to be dropped");
+    // The reader it used is closed; what is left is the writer.
+    let mut looks = 0;
+    while connections() > before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        looks += 1;
+        assert!(looks < 500, "ten seconds later the dropped question still runs");
+    }
+    store.count(&ctx, &PART, &Filter::All).await.unwrap();
+
+    let mut plain = raw(path).await;
+    let there = connections();
+    let conditions: Vec<String> = (0..400).map(|n| format!("instr(text, '{n}') > 0")).collect();
+    let sql = format!(
+        "SELECT count(*) FROM part WHERE pair = -1 OR {}",
+        conditions.join(" OR ")
+    );
+    let asked = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(&mut plain);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), asked)
+            .await
+            .is_err()
+    );
+    drop(plain);
+    for _ in 0..=looks.max(10) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(
+        connections(),
+        there,
+        "a plain connection stopped as well: the test proves nothing"
+    );
+    println!("stopped");
+    std::io::Write::flush(&mut std::io::stdout()).unwrap();
+    std::process::exit(0);
+}

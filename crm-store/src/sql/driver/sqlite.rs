@@ -1,7 +1,8 @@
 //! SQLite: bundled, in WAL mode with full durability, or in memory.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -433,11 +434,39 @@ fn read(row: &SqliteRow, column: usize, ty: FieldType) -> Result<Value, Fault> {
     Ok(value.unwrap_or(Value::Null))
 }
 
+/// A connection. Dropped in the middle of a statement, it stops the statement: else a question that nobody waits for any
+/// more would be worked on to its end.
+pub struct Link {
+    connection: SqliteConnection,
+    stop: Arc<AtomicBool>,
+}
+
+/// Instructions of SQLite's machine between two looks at whether to stop: some ten microseconds.
+const STEPS: i32 = 1000;
+
+impl Link {
+    async fn new(mut connection: SqliteConnection) -> Result<Self, sqlx::Error> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        connection
+            .lock_handle()
+            .await?
+            .set_progress_handler(STEPS, move || !stopped.load(Ordering::Relaxed));
+        Ok(Self { connection, stop })
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Driver for Sqlite {}
 
 #[async_trait]
 impl Dialect for Sqlite {
-    type Connection = SqliteConnection;
+    type Connection = Link;
 
     const MAX_BINDS: usize = 32_766;
     const TABLE_OPTIONS: &'static str = " STRICT, WITHOUT ROWID";
@@ -597,26 +626,24 @@ impl Dialect for Sqlite {
         all
     }
 
-    async fn connect(&self, role: Role) -> Result<SqliteConnection> {
+    async fn connect(&self, role: Role) -> Result<Link> {
         let mut connection = self.open(role).await?;
         self.read_back(&mut connection).await?;
-        Ok(connection)
+        Link::new(connection).await.map_err(|e| self.opening(&e))
     }
 
-    async fn execute(connection: &mut SqliteConnection, sql: Sql) -> Result<u64, Fault> {
+    async fn execute(link: &mut Link, sql: Sql) -> Result<u64, Fault> {
         let (text, arguments) = prepared(sql)?;
-        let done = sqlx::query_with(text, arguments).execute(connection).await;
+        let done = sqlx::query_with(text, arguments)
+            .execute(&mut link.connection)
+            .await;
         done.map(|done| done.rows_affected()).map_err(|e| classify(&e))
     }
 
-    async fn query(
-        connection: &mut SqliteConnection,
-        sql: Sql,
-        types: &[FieldType],
-    ) -> Result<Vec<Vec<Value>>, Fault> {
+    async fn query(link: &mut Link, sql: Sql, types: &[FieldType]) -> Result<Vec<Vec<Value>>, Fault> {
         use futures_util::TryStreamExt as _;
         let (text, arguments) = prepared(sql)?;
-        let mut rows = sqlx::query_with(text, arguments).fetch(connection);
+        let mut rows = sqlx::query_with(text, arguments).fetch(&mut link.connection);
         let mut answer = Vec::new();
         while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
             let values = types
@@ -629,7 +656,7 @@ impl Dialect for Sqlite {
     }
 
     async fn columns(
-        connection: &mut SqliteConnection,
+        link: &mut Link,
         sql: Sql,
         types: &[FieldType],
         whole: &[bool],
@@ -637,7 +664,7 @@ impl Dialect for Sqlite {
     ) -> Result<(usize, Option<Uuid>), Fault> {
         use futures_util::TryStreamExt as _;
         let (text, arguments) = prepared(sql)?;
-        let mut rows = sqlx::query_with(text, arguments).fetch(connection);
+        let mut rows = sqlx::query_with(text, arguments).fetch(&mut link.connection);
         let (mut count, mut last) = (0, None);
         while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
             count += 1;
@@ -655,8 +682,10 @@ impl Dialect for Sqlite {
         Ok((count, last))
     }
 
-    async fn inserted(connection: &mut SqliteConnection) -> Result<usize, Fault> {
-        let row = sqlx::query("SELECT changes()").fetch_one(connection).await;
+    async fn inserted(link: &mut Link) -> Result<usize, Fault> {
+        let row = sqlx::query("SELECT changes()")
+            .fetch_one(&mut link.connection)
+            .await;
         let rows = row
             .and_then(|row| row.try_get::<i64, _>(0))
             .map_err(|e| classify(&e))?;
@@ -664,7 +693,7 @@ impl Dialect for Sqlite {
     }
 
     /// One hop to the connection's thread for all of them: the statements are one text.
-    async fn pipeline(connection: &mut SqliteConnection, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
+    async fn pipeline(link: &mut Link, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
         use futures_util::TryStreamExt as _;
         let mut changed = Vec::with_capacity(statements.len());
         let (text, arguments) = match joined(statements) {
@@ -672,7 +701,7 @@ impl Dialect for Sqlite {
             Err(fault) => return (changed, Some(fault)),
         };
         #[expect(deprecated, reason = "the only way to hear of each statement of several")]
-        let mut answers = sqlx::query_with(text, arguments).fetch_many(connection);
+        let mut answers = sqlx::query_with(text, arguments).fetch_many(&mut link.connection);
         loop {
             match answers.try_next().await {
                 Ok(Some(sqlx::Either::Left(done))) => changed.push(done.rows_affected()),
