@@ -25,7 +25,9 @@ impl Segments {
     /// The filter on customers that finds the members.
     async fn filter(&self, ctx: &Context, id: SegmentId) -> Result<Filter> {
         self.customers.prepare().await?;
-        self.customers.resolve_filter(ctx, &Filter::InSegment(id.uuid())).await
+        self.customers
+            .resolve_filter(ctx, &Filter::InSegment(id.uuid()))
+            .await
     }
 
     /// The members, by id, one page at a time. Whole customers: [`crate::Customers::find`] with [`Filter::InSegment`].

@@ -587,7 +587,10 @@ fn set<D: Dialect>(
 fn unchanged(before: &Value, after: &Value) -> bool {
     match (before, after) {
         (Value::Float(before), Value::Float(after)) => before.to_bits() == after.to_bits(),
-        (Value::Json(before), Value::Json(after)) => before.to_string() == after.to_string(),
+        (Value::Json(before), Value::Json(after)) => {
+            let (before, after) = (before.to_string(), after.to_string());
+            before == after
+        }
         (before, after) => before == after,
     }
 }
