@@ -124,7 +124,7 @@ impl Customers {
         let named = |error: Error| error.operation("customers.batch");
         for _ in 0..TRIES {
             let (done, writes) = self.batch_writes(ctx, &ops).await.map_err(named)?;
-            match self.store.apply(ctx, &writes).await {
+            match self.commit(ctx, &writes).await {
                 Ok(_) => {
                     self.told(ctx, &ops).await.map_err(named)?;
                     return Ok(done.into_iter().map(Ok).collect());
@@ -135,7 +135,7 @@ impl Customers {
         }
         // Nobody else can have been faster that often: two of the changes do not go together.
         let (_, writes) = self.batch_writes(ctx, &ops).await.map_err(named)?;
-        let done = self.store.apply(ctx, &writes).await.map_err(named);
+        let done = self.commit(ctx, &writes).await.map_err(named);
         done.and(Err(Error::conflict(
             "others kept changing the same customers; look and try again",
         )
@@ -261,10 +261,12 @@ impl Customers {
         writes: &mut Vec<Write>,
         changed: &mut HashSet<CustomerId>,
     ) -> Result<()> {
+        let declared = self.declared(ctx).await?;
         let (mut items, mut drafts, mut aside) = (Vec::new(), Vec::new(), Vec::new());
         for (item, op) in ops.iter().enumerate() {
             let Op::Upsert(draft) = op else { continue };
-            let (clean, rejects) = normalise::clean(draft.clone());
+            let (mut clean, mut rejects) = normalise::clean(draft.clone());
+            normalise::fit(&declared, &mut clean, &mut rejects);
             if !clean.is_identified() {
                 let reject: Option<Reject> = rejects.into_iter().next();
                 let (reason, field) = reject.map(|one| (one.reason, one.field)).unwrap_or_default();

@@ -15,7 +15,7 @@ use crm_core::{Actor, Context, CustomerId, Error, ErrorKind, Result, Uuid};
 use super::matching;
 use super::merge::{DISTINCT_PAIR, MERGE, MERGE_IMAGE};
 use super::shape::{self, Loaded};
-use super::{Customers, IMPORT_ROW, normalise};
+use super::{AFFILIATION, Customers, IMPORT_ROW, fields, normalise};
 
 /// Timeline records removed in one unit of work.
 const REMOVED: u32 = 1000;
@@ -41,7 +41,7 @@ impl Customers {
     async fn created(&self, ctx: &Context, draft: Draft) -> Result<Customer> {
         self.prepare().await?;
         let (id, writes) = self.create_writes(ctx, draft).await?;
-        self.store.apply(ctx, &writes).await?;
+        self.commit(ctx, &writes).await?;
         self.there(ctx, id).await.map(|loaded| loaded.customer)
     }
 
@@ -56,6 +56,7 @@ impl Customers {
         if let Some(reject) = rejects.into_iter().find(|reject| reject.field.is_some()) {
             return Err(Error::invalid(reject.reason).with("field", reject.field.unwrap_or_default()));
         }
+        fields::check(self, ctx, &clean.attributes, None).await?;
         let plan = matching::create(&*self.store, ctx, &*self.ids, self.clock.now(), &clean).await?;
         match plan.outcomes.first() {
             Some((id, _)) => Ok((*id, plan.writes)),
@@ -88,7 +89,7 @@ impl Customers {
         self.prepare().await?;
         // The profile's version comes first, so that all other writes are those of an unchanged customer.
         let writes = self.update_writes(ctx, customer).await?;
-        self.store.apply(ctx, &writes).await?;
+        self.commit(ctx, &writes).await?;
         self.there(ctx, customer.id).await.map(|loaded| loaded.customer)
     }
 
@@ -97,6 +98,7 @@ impl Customers {
         let stored = self.there(ctx, customer.id).await?;
         let now = self.clock.now();
         check(customer)?;
+        fields::check(self, ctx, &customer.attributes, Some(&stored.customer)).await?;
         let mut changed = customer.clone();
         (changed.created_at, changed.updated_at) = (stored.customer.created_at, now);
         told_by(ctx.acting(), &stored.customer, &mut changed);
@@ -198,7 +200,7 @@ impl Customers {
         for (schema, filter) in &parts.swept {
             self.sweep(ctx, schema, filter.clone()).await?;
         }
-        self.store.apply(ctx, &parts.last).await?;
+        self.commit(ctx, &parts.last).await?;
         // What came in while the rest was removed.
         for (schema, filter) in parts.swept {
             self.sweep(ctx, schema, filter).await?;
@@ -230,7 +232,7 @@ impl Customers {
         gone(&CONTACT_POINT, &stored.points);
         gone(&EXTERNAL_REF, &stored.refs);
         // Memberships, exceptions by hand, and what journals of imports keep of it.
-        for schema in [&SEGMENT_MEMBER, &SEGMENT_OVERRIDE, &IMPORT_ROW] {
+        for schema in [&SEGMENT_MEMBER, &SEGMENT_OVERRIDE, &IMPORT_ROW, &AFFILIATION] {
             gone(schema, &shape::all(&*self.store, ctx, schema, owner()).await?);
         }
         gone(&CUSTOMER_ALIAS, &aliases);

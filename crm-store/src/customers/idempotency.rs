@@ -149,7 +149,7 @@ impl Customers {
             // The key comes first: whoever is late stops there.
             writes.push(Write::insert(self.ids.fresh(), record));
             writes.extend(effect);
-            match self.store.apply(ctx, &writes).await {
+            match self.commit(ctx, &writes).await {
                 Ok(_) => {
                     return Ok(Once {
                         answer,

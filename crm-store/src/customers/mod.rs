@@ -27,11 +27,13 @@
 mod batch;
 mod edit;
 mod export;
+mod fields;
 mod idempotency;
 mod import;
 mod matching;
 mod merge;
 mod normalise;
+mod organisations;
 pub(crate) mod plain;
 mod shape;
 mod tags;
@@ -63,6 +65,7 @@ use crate::segments::SEGMENT_EVENT;
 
 pub use batch::{MAX_BATCH, Mode, Op, OpDone};
 pub use export::{ArchiveOptions, ArchiveReport, ExportOptions, ExportReport, Format, OnExisting};
+pub use fields::{ATTRIBUTE, FIELD_DEF, FieldDef, FieldKind, Fields};
 pub use idempotency::{IDEMPOTENCY_KEY, KEPT, Once};
 pub use import::{
     IMPORT_JOB, IMPORT_REJECT, IMPORT_ROW, ImportJob, ImportOptions, ImportReport, ImportSink, ImportState,
@@ -73,11 +76,15 @@ pub use merge::{
     Candidate, DISTINCT_PAIR, FieldPlan, MAX_CLUSTER, MERGE, MERGE_IMAGE, Merge, MergeId, MergePlan,
     MergeRecord, MergeRules, Moves, PointPlan, Reference, References, Resolved, Rule, Strategy, Unmerged,
 };
+pub use organisations::{
+    AFFILIATION, Affiliation, AffiliationId, MAX_DEPTH, ORGANISATION, Organisation, OrganisationId,
+    Organisations,
+};
 pub use timeline::{Appended, Events};
 pub use undo::{Kept, KeptReason, UndoReport};
 
 /// What [`Customers`] stores, to be migrated together.
-pub static SCHEMAS: [&Schema; 20] = [
+pub static SCHEMAS: [&Schema; 24] = [
     &CUSTOMER,
     &CONTACT_POINT,
     &EXTERNAL_REF,
@@ -98,6 +105,10 @@ pub static SCHEMAS: [&Schema; 20] = [
     &MERGE_IMAGE,
     &DISTINCT_PAIR,
     &IDEMPOTENCY_KEY,
+    &FIELD_DEF,
+    &ATTRIBUTE,
+    &ORGANISATION,
+    &AFFILIATION,
 ];
 
 /// What became of a draft.
@@ -325,8 +336,9 @@ impl Customers {
     /// [`crm_core::ErrorKind::Invalid`] naming the field or setting; the store's.
     pub async fn find(&self, ctx: &Context, query: &Query) -> Result<Page<Customer>> {
         self.prepare().await?;
+        let filter = self.resolve_filter(ctx, &query.filter).await?;
         let query = Query {
-            filter: self.resolve_filter(ctx, &query.filter).await?,
+            filter: self.narrowed(ctx, &filter).await?,
             ..query.clone()
         };
         let page = self.store.find(ctx, &CUSTOMER, &query).await?;
@@ -344,6 +356,7 @@ impl Customers {
     pub async fn count(&self, ctx: &Context, filter: &Filter) -> Result<u64> {
         self.prepare().await?;
         let filter = self.resolve_filter(ctx, filter).await?;
+        let filter = self.narrowed(ctx, &filter).await?;
         self.store.count(ctx, &CUSTOMER, &filter).await
     }
 }

@@ -221,6 +221,17 @@ pub(super) fn clean(draft: Draft) -> (Clean, Vec<Reject>) {
     (clean, rejects)
 }
 
+/// Puts aside the attributes that do not fit what the tenant declared.
+pub(super) fn fit(declared: &super::fields::Declared, clean: &mut Clean, rejects: &mut Vec<Reject>) {
+    if declared.is_empty() {
+        return;
+    }
+    for (key, reason) in super::fields::fitting(declared, &mut clean.attributes) {
+        let field = format!("attributes.{key}");
+        rejects.push(reject(&clean.provenance, Some(&field), reason));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,7 +28,7 @@ impl Customers {
             if writes.is_empty() {
                 return Ok(tags);
             }
-            match self.store.apply(ctx, &writes).await {
+            match self.commit(ctx, &writes).await {
                 Ok(_) => return Ok(tags),
                 Err(error) if error.kind() == ErrorKind::Conflict => tokio::task::yield_now().await,
                 Err(error) => return Err(named(error)),

@@ -194,7 +194,7 @@ impl Customers {
         for _ in 0..TRIES {
             let mut told = report.clone();
             let writes = self.undo_writes(ctx, run, customers, &mut told).await?;
-            match self.store.apply(ctx, &writes).await {
+            match self.commit(ctx, &writes).await {
                 Ok(_) => {
                     *report = told;
                     return Ok(());

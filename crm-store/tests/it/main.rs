@@ -29,6 +29,7 @@ mod mongo_faults;
 mod mysql;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod own;
+mod people;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod postgres;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
@@ -42,4 +43,5 @@ mod sqlite_backup;
 mod sqlite_faults;
 mod sqlite_group;
 mod stores;
+mod tenants;
 mod undo;

@@ -22,9 +22,9 @@ pub use sink::ImportSink;
 pub(super) use sink::job_record;
 
 use self::journal::{Journal, Known};
-use super::Customers;
 use super::matching::{self, Change, Plan};
 use super::normalise::{self, Clean};
+use super::{ATTRIBUTE, Customers};
 
 /// How often a unit of work is planned anew after somebody else was faster. Each time somebody else got on.
 const TRIES: usize = 100;
@@ -123,10 +123,12 @@ impl Customers {
         also: impl Fn(&Done) -> Result<Vec<Write>> + Send + Sync,
     ) -> Result<Done> {
         let (mut taken, mut rejects) = (Vec::new(), Vec::new());
+        let declared = self.declared(ctx).await?;
         let (mut places, mut whole, mut fields) = (Vec::with_capacity(drafts.len()), 0, 0);
         for draft in drafts {
             let key = journal.map(|journal| journal.key(&draft));
-            let (clean, mut put_aside) = normalise::clean(draft);
+            let (mut clean, mut put_aside) = normalise::clean(draft);
+            normalise::fit(&declared, &mut clean, &mut put_aside);
             places.push(clean.is_identified());
             if clean.is_identified() {
                 fields += put_aside.len() as u64;
@@ -215,7 +217,7 @@ impl Customers {
                 report,
             };
             writes.extend(also(&done)?);
-            match self.store.apply(ctx, &writes).await {
+            match self.commit(ctx, &writes).await {
                 Ok(_) => {
                     // A customer that was only told events was not written, and may have been merged meanwhile.
                     if orders + interactions > 0 {
@@ -353,10 +355,13 @@ pub(super) fn is_race(error: &Error) -> bool {
         INTERACTION.name,
         IMPORT_ROW.name,
     ];
+    // An index entry that somebody else wrote is a race, a value that somebody else has is none.
+    let indexed =
+        |schema: &str| schema == ATTRIBUTE.name && error.context("index") != Some("crm_attribute_unique");
     error.kind() == ErrorKind::Conflict
         && error
             .context("schema")
-            .is_some_and(|schema| ours.contains(&schema))
+            .is_some_and(|schema| ours.contains(&schema) || indexed(schema))
 }
 
 pub(super) fn taken_over(error: Error) -> Error {

@@ -94,6 +94,10 @@ impl Merge<'_> {
         if losers.is_empty() {
             return Err(Error::invalid("a merge needs somebody to merge").with("field", "losers"));
         }
+        let mut rules = rules;
+        for (field, strategy) in self.customers.declared(ctx).await?.strategies() {
+            rules.fields.entry(field).or_insert(strategy);
+        }
         let mut plan = MergePlan {
             winner: *winner,
             losers: losers.to_vec(),
@@ -403,7 +407,7 @@ impl Merge<'_> {
         self.customers.prepare().await?;
         for _ in 0..TRIES {
             let (record, writes) = self.writes(ctx, plan).await?;
-            match self.customers.store.apply(ctx, &writes).await {
+            match self.customers.commit(ctx, &writes).await {
                 Ok(_) => {
                     // What came in for a loser while this was prepared.
                     for loser in &plan.losers {

@@ -8,7 +8,7 @@ use crm_core::record::{FieldType, Privacy, Schema};
 use crm_core::segment::{SEGMENT_MEMBER, SEGMENT_OVERRIDE};
 use crm_core::{Error, Result};
 
-use super::super::IMPORT_ROW;
+use super::super::{AFFILIATION, ATTRIBUTE, IMPORT_ROW};
 use super::journal::{DISTINCT_PAIR, MERGE, MERGE_IMAGE};
 use crate::segments::SEGMENT_EVENT;
 
@@ -114,6 +114,9 @@ impl References {
                 kept(&SEGMENT_EVENT, "customer_id"),
                 moved(&CUSTOMER_ALIAS, "customer_id"),
                 kept(&CONSENT_EVENT, "customer_id"),
+                moved(&AFFILIATION, "customer_id"),
+                // Follows the profile by itself.
+                kept(&ATTRIBUTE, "customer_id"),
                 kept(&IMPORT_ROW, "customer_id"),
                 kept(&MERGE, "winner_id"),
                 kept(&MERGE_IMAGE, "record_id"),

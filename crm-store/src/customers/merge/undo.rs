@@ -50,7 +50,7 @@ impl Merge<'_> {
         self.customers.prepare().await?;
         for _ in 0..TRIES {
             let (unmerged, writes) = self.undo_writes(ctx, merge).await?;
-            match self.customers.store.apply(ctx, &writes).await {
+            match self.customers.commit(ctx, &writes).await {
                 Ok(_) => return Ok(unmerged),
                 // A key that was free to take, and was taken, is no race.
                 Err(error)
