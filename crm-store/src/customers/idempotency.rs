@@ -126,7 +126,14 @@ impl Customers {
                 }
                 writes.push(Write::delete(&IDEMPOTENCY_KEY, known.id, Some(known.version)));
             }
-            let (effect, answer) = plan().await.map_err(named)?;
+            let (effect, answer) = match plan().await {
+                Ok(planned) => planned,
+                Err(error) => match self.key(ctx, operation, key).await.map_err(named)? {
+                    // It stumbled over what the same request has just done elsewhere.
+                    Some(known) if known.record.timestamp("expires_at").map_err(named)? > now => continue,
+                    _ => return Err(named(error)),
+                },
+            };
             let json = serde_json::to_value(&answer).map_err(|error| {
                 named(
                     Error::invalid("the answer cannot be kept as JSON")
