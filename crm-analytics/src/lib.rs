@@ -11,6 +11,8 @@ pub mod features;
 pub mod insights;
 pub mod metrics;
 pub mod model;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 #[cfg(feature = "plot")]
 pub mod plot;
 #[cfg(feature = "plot")]
