@@ -50,14 +50,15 @@ refuse "no test is switched off" "$all_code" '#\[ignore'
 # One file builds SQL text; drivers hand its text on. Everything else binds values.
 refuse "SQL text is made in crm-store/src/sql/{compile,ddl}.rs and handed on by drivers only" "$library_code" 'AssertSqlSafe' \
   'crm-store/src/sql/(compile|ddl|driver)\.rs|crm-store/src/sql/driver/[a-z_]+\.rs'
-# Two files measure waits on tokio's clock, which a test can pause as it can the injected one.
+# Some files measure waits on tokio's clock, which a test can pause as it can the injected one.
 refuse "time comes from crm_core::Clock" "$library_code" '(SystemTime|Instant|Utc|Local)::now' \
-  'crm-core/src/clock\.rs|crm-core/src/http/client\.rs|crm-crawl/src/spider/engine\.rs'
+  'crm-core/src/clock\.rs|crm-core/src/http/client\.rs|crm-crawl/src/spider/engine\.rs|crm-store/src/(mongo/link|sql/lane|sql/driver/(mysql|postgres))\.rs'
 refuse "TLS providers are passed, never installed" "$library_code" 'install_default[[:space:]]*\('
 refuse "libraries do not print" "$library_code" '(^|[^_[:alnum:]])(println|eprintln|print|eprint|dbg)!'
 refuse "Polars, linfa and ndarray live in crm-analytics" "$light_code" '(^|[^_[:alnum:]])(polars|polars_io|linfa|linfa_[a-z]+|ndarray)::'
 # Whoever reads a public signature sees our types and those of std, serde, http, bytes, url. The private field of a
 # newtype (`pub struct Selector(scraper::Selector);`) is no signature.
+# The feature unstable-raw is there to show sqlx: one file.
 refuse "foreign types stay inside" "$(grep -vE 'pub struct [A-Za-z]+(<.a>)?\([a-z]+::[A-Za-z]+(<.a>)?\);' <<<"$library_code")" \
   '[[:space:]]pub ((async |const )*fn|struct|enum|type|use) .*(polars|ndarray|linfa|sqlx|lettre|reqwest|scraper)::'
 
