@@ -26,6 +26,8 @@ pub(super) mod code {
     pub(crate) const UNSATISFIABLE_WRITE_CONCERN: i32 = 100;
     pub(crate) const WRITE_CONFLICT: i32 = 112;
     pub(crate) const CONVERSION_FAILURE: i32 = 241;
+    pub(crate) const TRANSACTION_EXCEEDED_LIFETIME: i32 = 290;
+    pub(crate) const INTERRUPTED: i32 = 11601;
     pub(crate) const NO_SUCH_TRANSACTION: i32 = 251;
     pub(crate) const EXCEEDED_TIME_LIMIT: i32 = 262;
     pub(crate) const BSON_TOO_LARGE: i32 = 10334;
@@ -153,6 +155,9 @@ pub(super) fn by_code(number: i32) -> Error {
             Error::config(
                 "the collection has an index of this name that is not ours; drop it or set a prefix",
             )
+        }
+        code::INTERRUPTED | code::TRANSACTION_EXCEEDED_LIFETIME => {
+            new(Kind::Unavailable, "MongoDB was told to stop the call")
         }
         code::OUT_OF_DISK_SPACE => new(Kind::Unavailable, "MongoDB's disk is full"),
         number if code::NOT_SERVING.contains(&number) => {
@@ -284,7 +289,9 @@ mod tests {
             (241, Kind::Invalid, Retry::Never),
             (251, Kind::Unavailable, allowed),
             (262, Kind::Timeout, allowed),
+            (290, Kind::Unavailable, allowed),
             (10107, Kind::Unavailable, allowed),
+            (11601, Kind::Unavailable, allowed),
             (10334, Kind::Invalid, Retry::Never),
             (11000, Kind::Conflict, Retry::Never),
             (11602, Kind::Unavailable, allowed),

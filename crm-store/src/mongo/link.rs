@@ -28,11 +28,38 @@ pub(super) struct Link {
     /// Counts the waits, so that no two are of the same length.
     waits: AtomicU64,
     /// Sessions whose transaction may still be open on the server.
-    left: Mutex<Vec<ClientSession>>,
+    left: Mutex<Vec<Left>>,
 }
 
+/// A session that was left in the middle of a transaction.
+struct Left {
+    session: ClientSession,
+    /// How often its transaction was ended, and when it was last.
+    ended: u32,
+    last: Instant,
+}
+
+impl Left {
+    /// Ended at once, and again when every command that was on its way has come: the first one may have been overtaken.
+    fn is_due(&self, now: Instant) -> bool {
+        self.ended == 0 || (self.ended == 1 && now - self.last >= ON_THE_WAY)
+    }
+
+    /// Whether the driver may use it again.
+    fn is_done(&self, now: Instant) -> bool {
+        self.ended > 1 && now - self.last >= QUARANTINE
+    }
+}
+
+/// How long a command of a dropped call may be on its way.
+const ON_THE_WAY: Duration = Duration::from_secs(2);
+
 /// How many sessions are remembered to be ended; beyond that, the server ends the oldest by itself.
-const LEFT: usize = 1000;
+const MOST_LEFT: usize = 10_000;
+
+/// How long an ended session is kept from being used again: the order to end it may have been given twice, the first
+/// time by a call that was dropped, and come late.
+const QUARANTINE: Duration = Duration::from_secs(30);
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,7 +114,7 @@ impl Link {
         }
     }
 
-    fn left(&self) -> MutexGuard<'_, Vec<ClientSession>> {
+    fn left(&self) -> MutexGuard<'_, Vec<Left>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,28 +122,44 @@ impl Link {
     /// could be somebody else's.
     pub(super) fn leave(&self, session: ClientSession) {
         let mut left = self.left();
-        let oldest = (left.len() >= LEFT).then(|| left.remove(0));
-        left.push(session);
+        let oldest = (left.len() >= MOST_LEFT).then(|| left.remove(0));
+        left.push(Left {
+            session,
+            ended: 0,
+            last: Instant::now(),
+        });
         drop(left);
         drop(oldest);
     }
 
     /// Ends what was left, on the server. A failure is of no interest here: the next call tries again.
     async fn end_left(&self, call: &Call<'_>) {
-        let ids: Vec<Document> = self.left().iter().map(|session| session.id().clone()).collect();
-        if ids.is_empty() {
+        let now = Instant::now();
+        let due: Vec<Document> = {
+            let left = self.left();
+            let due = left.iter().filter(|one| one.is_due(now));
+            due.map(|one| one.session.id().clone()).collect()
+        };
+        if due.is_empty() {
             return;
         }
-        let step = self.database.run_command(doc! { "killSessions": &ids });
-        if call.run(async { step.await }).await.is_ok() {
-            let mut left = self.left();
-            let (ended, others) = std::mem::take(&mut *left)
-                .into_iter()
-                .partition::<Vec<_>, _>(|session| ids.contains(session.id()));
-            *left = others;
-            drop(left);
-            drop(ended);
+        let step = self.database.run_command(doc! { "killSessions": &due });
+        if call.run(async { step.await }).await.is_err() {
+            return;
         }
+        let now = Instant::now();
+        let mut left = self.left();
+        for one in left.iter_mut().filter(|one| due.contains(one.session.id())) {
+            // Of two calls that ended it at the same time, one counts.
+            one.ended += u32::from(one.is_due(now));
+            one.last = now;
+        }
+        let (done, others) = std::mem::take(&mut *left)
+            .into_iter()
+            .partition::<Vec<_>, _>(|one| one.is_done(now));
+        *left = others;
+        drop(left);
+        drop(done);
     }
 
     pub(super) fn records(&self, schema: &'static Schema) -> Collection<RawDocumentBuf> {

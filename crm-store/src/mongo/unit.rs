@@ -47,8 +47,8 @@ pub(super) struct Wrote {
     pub(super) taken: Option<(usize, Clash)>,
 }
 
-/// An open unit of work. Dropped before its end, whatever is on the way, it is left to the next call of the store, which
-/// ends it on the server; without one the server does so after a minute.
+/// An open unit of work. Dropped before its end, whatever is on the way, it is left to the next calls of the store, which
+/// end it on the server; without any the server does so after a minute.
 pub(super) struct Unit<'a> {
     call: &'a Call<'a>,
     /// Taken out when its end is known.

@@ -420,12 +420,12 @@ async fn dropped_calls_leave_nothing_open() {
         }
     }
     assert!((400..1900).contains(&dropped), "{dropped} of 2000 were dropped");
-    // The next call ends what was left; the server may still be at what it got last.
+    // The next calls end what was left: at once, and again what a late command opened after that.
     let mut looks = 0;
     store.apply(&ctx, &pair("after")).await.unwrap();
     while open_transactions(&admin, &app).await > 0 {
         looks += 1;
-        assert!(looks < 100, "transactions are left open");
+        assert!(looks < 200, "transactions are left open");
         tokio::time::sleep(Duration::from_millis(50)).await;
         store.check().await.unwrap();
     }
