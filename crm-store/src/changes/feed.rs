@@ -94,11 +94,15 @@ impl Feed {
         }
         let mut items = Vec::new();
         let mut units = UNITS;
+        let mut all_numbered = false;
         loop {
             while items.len() < limit && self.page(ctx, &mut place, &mut items, limit, &mut units).await? {}
-            if items.len() >= limit || !number::round(&*self.store, ctx, &*self.ids).await? {
+            if items.len() >= limit || all_numbered {
                 break;
             }
+            // When nothing is left to number, somebody else may have done it since the last look: look once more, so that
+            // all that was committed before this call is told.
+            all_numbered = !number::round(&*self.store, ctx, &*self.ids).await?;
         }
         // Looked at after the changes: what was removed while they were read shows here.
         let head = Head::read(&*self.store, ctx, &*self.ids).await?;

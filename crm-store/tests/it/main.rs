@@ -35,6 +35,8 @@ mod postgres;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod race;
 mod segments;
+#[cfg(feature = "sqlite")]
+mod segments_kill;
 mod servers;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod sql_faults;
