@@ -393,6 +393,7 @@ fn behind(prefix: &str) -> Option<String> {
     None
 }
 
+#[cfg(feature = "sqlite")]
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -485,6 +486,93 @@ mod tests {
         ] {
             assert_eq!(text(filter.clone()), wanted, "{filter:?}");
         }
+    }
+
+    /// Every kind of question about these names and texts, in a dialect's words.
+    fn questions<D: Dialect>(key: &str, value: &str) -> Vec<String> {
+        let below = || FieldRef {
+            field: "extra".into(),
+            path: vec![key.into()],
+        };
+        let tenant = TenantId::new("t").unwrap();
+        let filters = [
+            Filter::eq("name", value),
+            !Filter::ne("nick", value),
+            Filter::prefix("name", format!("{value}a")),
+            Filter::contains("nick", value),
+            Filter::one_of("name", [value, value, value]),
+            Filter::eq(below(), value),
+            Filter::prefix(below(), format!("{value}a")),
+            Filter::contains(below(), value),
+            Filter::one_of(below(), [value]),
+            Filter::has(below(), value),
+            Filter::null(below()),
+            Filter::at_least(2, OWNED, Filter::eq("name", value)),
+        ];
+        filters
+            .iter()
+            .map(|filter| {
+                let query = crm_core::query::Query::new(filter.clone())
+                    .ascending("nick")
+                    .limit(7);
+                let (sql, _) = super::super::compile::find::<D>(&THING, &tenant, &query).unwrap();
+                sql.text().to_owned()
+            })
+            .collect()
+    }
+
+    /// 10,000 hostile keys and values make no other statements than harmless ones; hostile fields make none.
+    #[test]
+    fn hostile_questions_make_no_new_statements() {
+        fn same<D: Dialect>() {
+            let parts = [
+                "'",
+                "\"",
+                "`",
+                ";",
+                "--",
+                "/*",
+                "*/",
+                "\\",
+                "%",
+                "_",
+                "$1",
+                "?",
+                ")",
+                "(",
+                " OR 1=1",
+                "DROP TABLE thing",
+                "{}",
+                "::text",
+                "\n",
+                "日",
+                "x'00'",
+                "#>>",
+                "\u{1}",
+                "sleep(9)",
+                " UNION SELECT ",
+            ];
+            let harmless = questions::<D>("key", "value");
+            let mut seed = 20_261_122_u64;
+            let mut next = |below: usize| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 33) as usize % below
+            };
+            for _ in 0..10_000 / harmless.len() + 1 {
+                let mut hostile = || {
+                    let length = 1 + next(6);
+                    (0..length).map(|_| parts[next(parts.len())]).collect::<String>()
+                };
+                assert_eq!(questions::<D>(&hostile(), &hostile()), harmless);
+            }
+        }
+        same::<Sqlite>();
+        #[cfg(feature = "mysql")]
+        same::<crate::sql::driver::Mysql>();
+        #[cfg(feature = "postgres")]
+        same::<crate::sql::driver::Postgres>();
+        let query = crm_core::query::Query::new(Filter::All).ascending("name\" DESC; DROP TABLE thing; --");
+        assert!(query.validate(&THING).is_err());
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl<D: Dialect> Lanes<D> {
             connection,
             deadline,
             state: State::default(),
-            _permit: permit,
+            _permit: Some(permit),
         };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let bound = D::bound(&mut lane.connection, left).await;
@@ -107,10 +107,23 @@ pub(crate) struct Lane<D: Dialect> {
     connection: D::Connection,
     deadline: Option<Instant>,
     state: State,
-    _permit: OwnedSemaphorePermit,
+    // None for a connection of the host's.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<D: Dialect> Lane<D> {
+    /// Work on a connection that stays with the host.
+    #[cfg(feature = "unstable-raw")]
+    pub(crate) fn guest(lanes: &Arc<Lanes<D>>, connection: D::Connection, limit: Option<Duration>) -> Self {
+        Self {
+            lanes: lanes.clone(),
+            connection,
+            deadline: limit.map(|limit| Instant::now() + limit),
+            state: State::default(),
+            _permit: None,
+        }
+    }
+
     /// Puts the connection back: only when nothing is open on it.
     pub(crate) fn put_back(self) {
         let Self {

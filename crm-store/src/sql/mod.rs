@@ -20,6 +20,8 @@ mod driver;
 mod filter;
 mod group;
 mod lane;
+#[cfg(feature = "unstable-raw")]
+mod raw;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};

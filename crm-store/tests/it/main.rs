@@ -40,6 +40,10 @@ mod segments_kill;
 mod servers;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod sql_faults;
+#[cfg(all(feature = "mysql", feature = "postgres", feature = "unstable-raw"))]
+mod sql_host;
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+mod sql_servers;
 mod sqlite;
 mod sqlite_backup;
 mod sqlite_faults;

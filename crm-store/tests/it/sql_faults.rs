@@ -406,7 +406,7 @@ async fn silence_and_a_lost_answer() {
         let soon = ctx
             .clone()
             .deadline(SystemClock.now().plus(Duration::from_millis(300)));
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         let error = store.apply(&soon, &write("silent")).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.effect()),

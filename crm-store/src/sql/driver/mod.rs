@@ -1,5 +1,7 @@
 //! What differs between SQL databases. One file a database; everything above is written once.
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod guest;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -10,6 +12,8 @@ mod raw;
 mod server;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod wire;
 
 use std::fmt;
 use std::time::Duration;
@@ -99,6 +103,7 @@ pub struct Names {
 }
 
 impl Names {
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     /// Tables and indexes named `<prefix><name>`, in `schema` when it is not empty.
     ///
     /// # Errors

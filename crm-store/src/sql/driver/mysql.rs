@@ -5,7 +5,7 @@
 //! stands in version comments. Isolation is READ COMMITTED: nothing here relies on more than unique keys, versions and
 //! single statements with their conditions; and without gap locks writers rarely stand in each other's way.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use crm_core::capability::StoreCapability;
@@ -14,8 +14,13 @@ use crm_core::{Clock, Error, ErrorKind, Result, Timestamp, Uuid};
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Executor, Row, SqlSafeStr, TypeInfo, ValueRef};
 
+use tokio::time::Instant;
+
 use super::super::compile::Sql;
+#[cfg(feature = "unstable-raw")]
+use super::guest::{Asked, Guest};
 use super::server::{Pauses, Place, Settings, Tls, place, settings_methods, weak};
+use super::wire::Wire;
 use super::{Dialect, Driver, Fault, JsonType, Key, Names, Part, Role, json_path};
 
 /// How a MySQL or MariaDB database is used. [`MysqlConfig::default`] is right for most.
@@ -35,7 +40,7 @@ impl MysqlConfig {
 /// The driver of MySQL and MariaDB; used through [`crate::MysqlStore`].
 #[derive(Debug)]
 pub struct Mysql {
-    options: Options,
+    source: Source,
     settings: Settings,
     names: Names,
     database: String,
@@ -43,23 +48,34 @@ pub struct Mysql {
     durable: bool,
 }
 
-/// Not shown: there is a password in it.
-struct Options(MySqlConnectOptions);
+/// Where connections come from. Not shown: there is a password in it.
+enum Source {
+    Url(Box<MySqlConnectOptions>),
+    #[cfg(feature = "unstable-raw")]
+    Pool(sqlx::MySqlPool),
+}
 
-impl std::fmt::Debug for Options {
+impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("..")
     }
 }
 
 /// A connection and what it was told.
-#[derive(Debug)]
 pub struct MysqlLink {
-    connection: MySqlConnection,
+    wire: Wire<sqlx::MySql>,
     maria: bool,
     /// Milliseconds after which the server stops a statement; 0 for never.
     limit: u64,
     used: Instant,
+}
+
+impl std::fmt::Debug for MysqlLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MysqlLink")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Idle this long, a connection is asked whether it is still there before it is used.
@@ -79,20 +95,23 @@ const SESSION: &str = "SET SESSION \
 fn classify(error: &sqlx::Error) -> Fault {
     use ErrorKind::{Cancelled, Corrupt, PermissionDenied, Timeout, Unauthenticated, Unavailable};
     let new = Error::new;
+    let tls = || {
+        Fault::Lost(
+            Error::config("no TLS connection to MySQL; check the certificate, its authority and the host")
+                .with("setting", "tls"),
+        )
+    };
     let Some(database) = error.as_database_error() else {
         return match error {
+            // What TLS refuses comes as a fault of the data.
+            sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => tls(),
             sqlx::Error::Io(io) => Fault::Lost(
                 new(Unavailable, "the connection to MySQL is lost or cannot be made").with("io", io.kind()),
             ),
             sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
                 Fault::Lost(new(Unavailable, "the connection to MySQL broke"))
             }
-            sqlx::Error::Tls(_) => Fault::Lost(
-                Error::config(
-                    "no TLS connection to MySQL; check the certificate, its authority and the host",
-                )
-                .with("setting", "tls"),
-            ),
+            sqlx::Error::Tls(_) => tls(),
             sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
                 Fault::Other(new(Corrupt, "a stored value is not what its schema says"))
             }
@@ -171,7 +190,7 @@ impl Mysql {
             );
         }
         let mut driver = Self {
-            options: Options(options(&place, &settings)),
+            source: Source::Url(Box::new(options(&place, &settings))),
             names: settings.names()?,
             database: place.database,
             pauses: Pauses::new(settings.seed),
@@ -182,7 +201,7 @@ impl Mysql {
         let mut link = opened
             .map_err(|_| Error::new(ErrorKind::Timeout, "MySQL did not answer in time"))?
             .map_err(Fault::into_error)?;
-        driver.durable = durable(&mut link.connection, driver.settings.weak).await?;
+        driver.durable = durable(link.wire.own().map_err(Fault::into_error)?, driver.settings.weak).await?;
         Ok(driver)
     }
 
@@ -191,10 +210,17 @@ impl Mysql {
     }
 
     async fn connected(&self) -> Result<MysqlLink, Fault> {
-        let mut connection = self.options.0.connect().await.map_err(|e| classify(&e))?;
-        run(&mut connection, SESSION.to_owned()).await?;
+        let mut wire = match &self.source {
+            Source::Url(options) => {
+                let mut connection = options.connect().await.map_err(|e| classify(&e))?;
+                run(&mut connection, SESSION.to_owned()).await?;
+                Wire::Own(connection)
+            }
+            #[cfg(feature = "unstable-raw")]
+            Source::Pool(pool) => Wire::Pooled(Some(pool.acquire().await.map_err(|e| classify(&e))?)),
+        };
         let told = settings(
-            &mut connection,
+            wire.own()?,
             "SELECT CONCAT(@@version, '\n', @@sql_mode, '\n', @@character_set_connection)",
         )
         .await?;
@@ -216,7 +242,7 @@ impl Mysql {
             false if found < (8, 0) => return Err(old("MySQL 8.0.17")),
             _ => {}
         }
-        let strict = told.next().unwrap_or_default().contains("STRICT_ALL_TABLES");
+        let strict = told.next().unwrap_or_default().contains("STRICT_");
         let charset = told.next().unwrap_or_default();
         if !strict || charset != "utf8mb4" {
             return Err(Fault::Other(
@@ -225,7 +251,7 @@ impl Mysql {
             ));
         }
         Ok(MysqlLink {
-            connection,
+            wire,
             maria,
             limit: 0,
             used: Instant::now(),
@@ -385,6 +411,81 @@ fn below(sql: &mut Sql, column: &str, path: &[String]) {
         .push(", ")
         .bind(json_path(path).into())
         .push(")");
+}
+
+async fn execute(connection: &mut MySqlConnection, sql: Sql) -> Result<u64, Fault> {
+    if sql.binds() == 0 {
+        return run(connection, sql.into_parts().0).await;
+    }
+    let (text, arguments) = prepared(sql)?;
+    let done = sqlx::query_with(text, arguments).execute(connection).await;
+    done.map(|done| done.rows_affected()).map_err(|e| classify(&e))
+}
+
+async fn query(
+    connection: &mut MySqlConnection,
+    sql: Sql,
+    types: &[FieldType],
+) -> Result<Vec<Vec<Value>>, Fault> {
+    use futures_util::TryStreamExt as _;
+    let (text, arguments) = prepared(sql)?;
+    let mut rows = sqlx::query_with(text, arguments).fetch(connection);
+    let mut answer = Vec::new();
+    while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
+        let values = types
+            .iter()
+            .enumerate()
+            .map(|(column, ty)| read(&row, column, *ty));
+        answer.push(values.collect::<Result<Vec<Value>, Fault>>()?);
+    }
+    Ok(answer)
+}
+
+#[cfg(feature = "unstable-raw")]
+impl Mysql {
+    /// A store on connections of the host's pool.
+    pub(crate) async fn from_pool(pool: sqlx::MySqlPool, config: MysqlConfig) -> Result<Self> {
+        let settings = config.0;
+        let mut driver = Self {
+            source: Source::Pool(pool),
+            names: settings.names()?,
+            database: String::new(),
+            pauses: Pauses::new(settings.seed),
+            durable: true,
+            settings,
+        };
+        let mut link = driver.connected().await.map_err(Fault::into_error)?;
+        let connection = link.wire.own().map_err(Fault::into_error)?;
+        driver.durable = durable(connection, driver.settings.weak).await?;
+        link.wire.give_back();
+        Ok(driver)
+    }
+
+    /// A stand-in for a connection that stays with the host, and where its statements come out.
+    pub(in crate::sql) fn guest() -> (MysqlLink, tokio::sync::mpsc::Receiver<Asked>) {
+        let (guest, asked) = Guest::new();
+        let link = MysqlLink {
+            wire: Wire::Guest(guest),
+            maria: false,
+            limit: 0,
+            used: Instant::now(),
+        };
+        (link, asked)
+    }
+
+    /// Carries out on the host's connection what its stand-in is told, until that is gone.
+    pub(in crate::sql) async fn serve(
+        connection: &mut MySqlConnection,
+        mut asked: tokio::sync::mpsc::Receiver<Asked>,
+    ) {
+        while let Some(asked) = asked.recv().await {
+            // Who asked may have gone.
+            match asked {
+                Asked::Execute(sql, tell) => drop(tell.send(execute(connection, sql).await)),
+                Asked::Query(sql, types, tell) => drop(tell.send(query(connection, sql, &types).await)),
+            }
+        }
+    }
 }
 
 impl Driver for Mysql {}
@@ -565,7 +666,10 @@ impl Dialect for Mysql {
         if link.used.elapsed() < IDLE {
             return true;
         }
-        let asked = run(&mut link.connection, "SELECT 1".to_owned());
+        let Ok(connection) = link.wire.own() else {
+            return false;
+        };
+        let asked = run(connection, "SELECT 1".to_owned());
         matches!(
             tokio::time::timeout(Duration::from_secs(1), asked).await,
             Ok(Ok(_))
@@ -573,11 +677,18 @@ impl Dialect for Mysql {
     }
 
     fn release(&self, mut link: MysqlLink) -> Option<MysqlLink> {
+        if link.wire.give_back() {
+            return None;
+        }
         link.used = Instant::now();
         Some(link)
     }
 
     async fn bound(link: &mut MysqlLink, limit: Option<Duration>) -> Result<(), Fault> {
+        // The host's sessions keep the host's settings.
+        if !link.wire.is_own() {
+            return Ok(());
+        }
         let limit = super::milliseconds(limit, link.limit);
         if limit != link.limit {
             // MariaDB counts seconds and stops everything, MySQL milliseconds and stops questions.
@@ -590,7 +701,7 @@ impl Dialect for Mysql {
             } else {
                 format!("SET SESSION max_execution_time = {limit}")
             };
-            run(&mut link.connection, text).await?;
+            run(link.wire.own()?, text).await?;
             link.limit = limit;
         }
         Ok(())
@@ -600,7 +711,7 @@ impl Dialect for Mysql {
     async fn lock(&self, link: &mut MysqlLink) -> Result<(), Fault> {
         let row = sqlx::query("SELECT GET_LOCK(?, 600)")
             .bind(self.lock_name())
-            .fetch_one(&mut link.connection)
+            .fetch_one(link.wire.own()?)
             .await
             .map_err(|e| classify(&e))?;
         match row.try_get_unchecked::<Option<i64>, _>(0) {
@@ -615,7 +726,7 @@ impl Dialect for Mysql {
     async fn unlock(&self, link: &mut MysqlLink) -> Result<(), Fault> {
         let freed = sqlx::query("SELECT RELEASE_LOCK(?)")
             .bind(self.lock_name())
-            .fetch_optional(&mut link.connection)
+            .fetch_optional(link.wire.own()?)
             .await;
         // A lock that may still be held must not go back with its connection.
         freed.map(|_| ()).map_err(|e| match classify(&e) {
@@ -625,29 +736,17 @@ impl Dialect for Mysql {
     }
 
     async fn execute(link: &mut MysqlLink, sql: Sql) -> Result<u64, Fault> {
-        if sql.binds() == 0 {
-            return run(&mut link.connection, sql.into_parts().0).await;
+        match &mut link.wire {
+            Wire::Guest(guest) => guest.execute(sql).await,
+            wire => execute(wire.own()?, sql).await,
         }
-        let (text, arguments) = prepared(sql)?;
-        let done = sqlx::query_with(text, arguments)
-            .execute(&mut link.connection)
-            .await;
-        done.map(|done| done.rows_affected()).map_err(|e| classify(&e))
     }
 
     async fn query(link: &mut MysqlLink, sql: Sql, types: &[FieldType]) -> Result<Vec<Vec<Value>>, Fault> {
-        use futures_util::TryStreamExt as _;
-        let (text, arguments) = prepared(sql)?;
-        let mut rows = sqlx::query_with(text, arguments).fetch(&mut link.connection);
-        let mut answer = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
-            let values = types
-                .iter()
-                .enumerate()
-                .map(|(column, ty)| read(&row, column, *ty));
-            answer.push(values.collect::<Result<Vec<Value>, Fault>>()?);
+        match &mut link.wire {
+            Wire::Guest(guest) => guest.query(sql, types).await,
+            wire => query(wire.own()?, sql, types).await,
         }
-        Ok(answer)
     }
 }
 

@@ -5,7 +5,7 @@
 //! a value is absent or not. Isolation is READ COMMITTED: nothing here relies on more than unique keys, versions and
 //! single statements with their conditions, and so there are few conflicts to try again after.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use crm_core::capability::StoreCapability;
@@ -19,8 +19,13 @@ use sqlx::postgres::{
 };
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Executor, Row, SqlSafeStr, ValueRef};
 
+use tokio::time::Instant;
+
 use super::super::compile::Sql;
+#[cfg(feature = "unstable-raw")]
+use super::guest::{Asked, Guest};
 use super::server::{Pauses, Place, Settings, Tls, place, settings_methods, weak};
+use super::wire::Wire;
 use super::{Dialect, Driver, Fault, JsonType, Key, Names, Role};
 
 /// How a PostgreSQL database is used. [`PostgresConfig::default`] is right for most.
@@ -47,29 +52,40 @@ impl PostgresConfig {
 /// The PostgreSQL driver; used through [`crate::PostgresStore`].
 #[derive(Debug)]
 pub struct Postgres {
-    options: Options,
+    source: Source,
     settings: Settings,
     names: Names,
     pauses: Pauses,
     durable: bool,
 }
 
-/// Not shown: there is a password in it.
-struct Options(PgConnectOptions);
+/// Where connections come from. Not shown: there is a password in it.
+enum Source {
+    Url(Box<PgConnectOptions>),
+    #[cfg(feature = "unstable-raw")]
+    Pool(sqlx::PgPool),
+}
 
-impl std::fmt::Debug for Options {
+impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("..")
     }
 }
 
 /// A connection and what it was told.
-#[derive(Debug)]
 pub struct PostgresLink {
-    connection: PgConnection,
+    wire: Wire<sqlx::Postgres>,
     /// Milliseconds after which the server stops a statement; 0 for never.
     limit: u64,
     used: Instant,
+}
+
+impl std::fmt::Debug for PostgresLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresLink")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Idle this long, a connection is asked whether it is still there before it is used.
@@ -79,8 +95,18 @@ const IDLE: Duration = Duration::from_secs(5);
 fn classify(error: &sqlx::Error) -> Fault {
     use ErrorKind::{Corrupt, PermissionDenied, Timeout, Unauthenticated, Unavailable};
     let new = Error::new;
+    let tls = || {
+        Fault::Lost(
+            Error::config(
+                "no TLS connection to PostgreSQL; check the certificate, its authority and the host",
+            )
+            .with("setting", "tls"),
+        )
+    };
     let Some(database) = error.as_database_error() else {
         return match error {
+            // What TLS refuses comes as a fault of the data.
+            sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => tls(),
             sqlx::Error::Io(io) => Fault::Lost(
                 new(
                     Unavailable,
@@ -91,12 +117,7 @@ fn classify(error: &sqlx::Error) -> Fault {
             sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
                 Fault::Lost(new(Unavailable, "the connection to PostgreSQL broke"))
             }
-            sqlx::Error::Tls(_) => Fault::Lost(
-                Error::config(
-                    "no TLS connection to PostgreSQL; check the certificate, its authority and the host",
-                )
-                .with("setting", "tls"),
-            ),
+            sqlx::Error::Tls(_) => tls(),
             sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
                 Fault::Other(new(Corrupt, "a stored value is not what its schema says"))
             }
@@ -160,7 +181,7 @@ impl Postgres {
         let mut settings = config.0;
         let place = place(url, &["postgres", "postgresql"], 5432, &mut settings)?;
         let mut driver = Self {
-            options: Options(options(&place, &settings)),
+            source: Source::Url(Box::new(options(&place, &settings))),
             names: settings.names()?,
             pauses: Pauses::new(settings.seed),
             durable: true,
@@ -170,7 +191,7 @@ impl Postgres {
         let mut link = opened
             .map_err(|_| Error::new(ErrorKind::Timeout, "PostgreSQL did not answer in time"))?
             .map_err(Fault::into_error)?;
-        driver.durable = durable(&mut link.connection, driver.settings.weak).await?;
+        driver.durable = durable(link.wire.own().map_err(Fault::into_error)?, driver.settings.weak).await?;
         Ok(driver)
     }
 
@@ -179,7 +200,18 @@ impl Postgres {
     }
 
     async fn connected(&self) -> Result<PostgresLink, Fault> {
-        let mut connection = self.options.0.connect().await.map_err(|e| classify(&e))?;
+        let mut connection = match &self.source {
+            Source::Url(options) => options.connect().await.map_err(|e| classify(&e))?,
+            #[cfg(feature = "unstable-raw")]
+            Source::Pool(pool) => {
+                let connection = pool.acquire().await.map_err(|e| classify(&e))?;
+                return Ok(PostgresLink {
+                    wire: Wire::Pooled(Some(connection)),
+                    limit: 0,
+                    used: Instant::now(),
+                });
+            }
+        };
         // A session may be told to be less careful than the server: this one is not.
         run(
             &mut connection,
@@ -188,7 +220,7 @@ impl Postgres {
         )
         .await?;
         Ok(PostgresLink {
-            connection,
+            wire: Wire::Own(connection),
             limit: 0,
             used: Instant::now(),
         })
@@ -332,6 +364,79 @@ fn below(sql: &mut Sql, column: &str, path: &[String]) {
         sql.push(" -> ").bind(key.as_str().into()).push("::text");
     }
     sql.push(")");
+}
+
+async fn execute(connection: &mut PgConnection, sql: Sql) -> Result<u64, Fault> {
+    if sql.binds() == 0 {
+        return run(connection, sql.into_parts().0).await;
+    }
+    let (text, arguments) = prepared(sql)?;
+    let done = sqlx::query_with(text, arguments).execute(connection).await;
+    done.map(|done| done.rows_affected()).map_err(|e| classify(&e))
+}
+
+async fn query(
+    connection: &mut PgConnection,
+    sql: Sql,
+    types: &[FieldType],
+) -> Result<Vec<Vec<Value>>, Fault> {
+    use futures_util::TryStreamExt as _;
+    let (text, arguments) = prepared(sql)?;
+    let mut rows = sqlx::query_with(text, arguments).fetch(connection);
+    let mut answer = Vec::new();
+    while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
+        let values = types
+            .iter()
+            .enumerate()
+            .map(|(column, ty)| read(&row, column, *ty));
+        answer.push(values.collect::<Result<Vec<Value>, Fault>>()?);
+    }
+    Ok(answer)
+}
+
+#[cfg(feature = "unstable-raw")]
+impl Postgres {
+    /// A store on connections of the host's pool.
+    pub(crate) async fn from_pool(pool: sqlx::PgPool, config: PostgresConfig) -> Result<Self> {
+        let settings = config.0;
+        let mut driver = Self {
+            source: Source::Pool(pool),
+            names: settings.names()?,
+            pauses: Pauses::new(settings.seed),
+            durable: true,
+            settings,
+        };
+        let mut link = driver.connected().await.map_err(Fault::into_error)?;
+        let connection = link.wire.own().map_err(Fault::into_error)?;
+        driver.durable = durable(connection, driver.settings.weak).await?;
+        link.wire.give_back();
+        Ok(driver)
+    }
+
+    /// A stand-in for a connection that stays with the host, and where its statements come out.
+    pub(in crate::sql) fn guest() -> (PostgresLink, tokio::sync::mpsc::Receiver<Asked>) {
+        let (guest, asked) = Guest::new();
+        let link = PostgresLink {
+            wire: Wire::Guest(guest),
+            limit: 0,
+            used: Instant::now(),
+        };
+        (link, asked)
+    }
+
+    /// Carries out on the host's connection what its stand-in is told, until that is gone.
+    pub(in crate::sql) async fn serve(
+        connection: &mut PgConnection,
+        mut asked: tokio::sync::mpsc::Receiver<Asked>,
+    ) {
+        while let Some(asked) = asked.recv().await {
+            // Who asked may have gone.
+            match asked {
+                Asked::Execute(sql, tell) => drop(tell.send(execute(connection, sql).await)),
+                Asked::Query(sql, types, tell) => drop(tell.send(query(connection, sql, &types).await)),
+            }
+        }
+    }
 }
 
 impl Driver for Postgres {}
@@ -510,7 +615,10 @@ impl Dialect for Postgres {
         if link.used.elapsed() < IDLE {
             return true;
         }
-        let asked = run(&mut link.connection, "SELECT 1".to_owned());
+        let Ok(connection) = link.wire.own() else {
+            return false;
+        };
+        let asked = run(connection, "SELECT 1".to_owned());
         matches!(
             tokio::time::timeout(Duration::from_secs(1), asked).await,
             Ok(Ok(_))
@@ -518,14 +626,21 @@ impl Dialect for Postgres {
     }
 
     fn release(&self, mut link: PostgresLink) -> Option<PostgresLink> {
+        if link.wire.give_back() {
+            return None;
+        }
         link.used = Instant::now();
         Some(link)
     }
 
     async fn bound(link: &mut PostgresLink, limit: Option<Duration>) -> Result<(), Fault> {
+        // The host's sessions keep the host's settings.
+        if !link.wire.is_own() {
+            return Ok(());
+        }
         let limit = super::milliseconds(limit, link.limit);
         if limit != link.limit {
-            run(&mut link.connection, format!("SET statement_timeout = {limit}")).await?;
+            run(link.wire.own()?, format!("SET statement_timeout = {limit}")).await?;
             link.limit = limit;
         }
         Ok(())
@@ -534,42 +649,26 @@ impl Dialect for Postgres {
     /// Held by the unit of work, so it ends with it however it ends.
     async fn lock(&self, link: &mut PostgresLink) -> Result<(), Fault> {
         let name = format!("open-crm {} {}", self.names.schema(), self.names.prefix());
-        run(
-            &mut link.connection,
-            "SET LOCAL lock_timeout = '10min'".to_owned(),
-        )
-        .await?;
+        run(link.wire.own()?, "SET LOCAL lock_timeout = '10min'".to_owned()).await?;
         let locked =
             sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended(current_database() || $1, 0))")
                 .bind(name)
-                .execute(&mut link.connection)
+                .execute(link.wire.own()?)
                 .await;
         locked.map(|_| ()).map_err(|e| classify(&e))
     }
 
     async fn execute(link: &mut PostgresLink, sql: Sql) -> Result<u64, Fault> {
-        if sql.binds() == 0 {
-            return run(&mut link.connection, sql.into_parts().0).await;
+        match &mut link.wire {
+            Wire::Guest(guest) => guest.execute(sql).await,
+            wire => execute(wire.own()?, sql).await,
         }
-        let (text, arguments) = prepared(sql)?;
-        let done = sqlx::query_with(text, arguments)
-            .execute(&mut link.connection)
-            .await;
-        done.map(|done| done.rows_affected()).map_err(|e| classify(&e))
     }
 
     async fn query(link: &mut PostgresLink, sql: Sql, types: &[FieldType]) -> Result<Vec<Vec<Value>>, Fault> {
-        use futures_util::TryStreamExt as _;
-        let (text, arguments) = prepared(sql)?;
-        let mut rows = sqlx::query_with(text, arguments).fetch(&mut link.connection);
-        let mut answer = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
-            let values = types
-                .iter()
-                .enumerate()
-                .map(|(column, ty)| read(&row, column, *ty));
-            answer.push(values.collect::<Result<Vec<Value>, Fault>>()?);
+        match &mut link.wire {
+            Wire::Guest(guest) => guest.query(sql, types).await,
+            wire => query(wire.own()?, sql, types).await,
         }
-        Ok(answer)
     }
 }
