@@ -605,6 +605,13 @@ async fn race(customers: Customers) {
         .find(&ctx, &Query::new(Filter::All).limit(1000))
         .await
         .unwrap();
+    // Halves would be customers without a key.
+    let halves = page
+        .items
+        .iter()
+        .filter(|one| one.external_refs.is_empty())
+        .count();
+    assert_eq!(halves, 0, "of {} customers", page.items.len());
     assert_eq!(page.items.len(), 100);
     for customer in page.items {
         let mut tags = customer.tags;
