@@ -12,6 +12,7 @@ use crm_core::{Context, Error, Result, Uuid};
 
 use super::item::Item;
 use super::{Entity, Op};
+use crate::customers::{AFFILIATION, ORGANISATION};
 use crate::segments::SEGMENT_EVENT;
 
 /// Records looked up in one question.
@@ -64,6 +65,8 @@ impl Default for Watch {
         ] {
             watch.insert(schema, kind, Some("customer_id"));
         }
+        watch.also(&ORGANISATION, None);
+        watch.also(&AFFILIATION, Some("customer_id"));
         watch
     }
 }

@@ -88,7 +88,7 @@ pub enum Entity {
     Customer(CustomerId),
     /// A segment's definition.
     Segment(SegmentId),
-    /// A record of another watched kind (organisations, tables of the host).
+    /// A record of another watched kind: `crm_organisation`, tables of the host.
     Record {
         /// The schema's name.
         schema: String,

@@ -259,6 +259,13 @@ impl Segments {
                     .with("field", "rule"),
             );
         }
+        let read_back = serde_json::to_value(rule).and_then(serde_json::from_value::<Filter>);
+        if read_back.ok().as_ref() != Some(rule) {
+            return Err(Error::invalid(
+                "the rule cannot be kept: it asks about related records or values that cannot be read back from data",
+            )
+            .with("field", "rule"));
+        }
         let mut graph = self.graph(ctx).await?;
         let asked = Definitions::named_in(rule);
         if let Some(missing) = asked

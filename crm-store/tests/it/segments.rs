@@ -411,6 +411,16 @@ async fn wrong_definitions_are_refused_by_name() {
         ErrorKind::Invalid
     );
 
+    // Kept as data it could not be read again.
+    let foreign = Relation::new(&crm_store::segments::SEGMENT_EVENT, "customer_id");
+    let error = make("x", Filter::at_least(1, foreign, Filter::All))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("field")),
+        (ErrorKind::Invalid, Some("rule"))
+    );
+
     // In a circle, directly and over others.
     let b = make("b", named(a.id)).await.unwrap();
     let c = make("c", !named(b.id)).await.unwrap();

@@ -175,6 +175,8 @@ impl Customers {
         let named = |error: Error| error.operation("customers.export");
         options.validate().map_err(named)?;
         self.prepare().await.map_err(named)?;
+        // Once: the whole export is as of one moment, and of one set of segments.
+        let filter = &self.resolve_filter(ctx, filter).await.map_err(named)?;
         let mut out = Counted { into, bytes: 0 };
         let done = match format {
             Format::Csv => self.export_csv(ctx, filter, &mut out, &mut options).await,
