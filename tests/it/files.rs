@@ -46,7 +46,7 @@ fn people() -> Vec<Draft> {
                 d.external_refs
                     .push(ExternalRef::new("erp: \"old\"", format!("-{n}-")));
             }
-            if n % 5 > 0 {
+            if !n.is_multiple_of(5) {
                 d.addresses.push(PostalAddress {
                     lines: (0..n % 5).map(|i| format!("-{i}, line; \\{n}")).collect(),
                     city: "Tartu".into(),
@@ -83,7 +83,7 @@ fn people() -> Vec<Draft> {
             .into_iter()
             .enumerate()
             {
-                if (n + i) % 3 > 0 {
+                if !(n + i).is_multiple_of(3) {
                     d.attributes.set(name, value).unwrap();
                 }
             }
