@@ -6,7 +6,7 @@ use crm_core::customer::{
     Attributes, Draft, EmailAddress, ExternalRef, InteractionDraft, OrderDraft, PersonName, PhoneNumber,
     PostalAddress, Provenance,
 };
-use crm_core::record::MAX_VALUE_BYTES;
+use crm_core::record::{MAX_KEY_CHARS, MAX_VALUE_BYTES};
 use serde_json::Value as Json;
 
 /// A draft whose every value can be stored.
@@ -50,6 +50,11 @@ fn storable(text: &str) -> bool {
     text.len() <= MAX_VALUE_BYTES && !text.contains('\0')
 }
 
+/// Checks text that goes into an index, whose length every store limits.
+fn indexable(text: &str) -> bool {
+    storable(text) && text.chars().nth(MAX_KEY_CHARS).is_none()
+}
+
 /// Checks JSON likewise, and that it is not nested deeper than a parser reads back.
 fn storable_json(json: &Json, depth: usize) -> bool {
     depth <= 64
@@ -69,11 +74,11 @@ const UNSTORABLE: &str = "text with a NUL character or longer than 1 MiB cannot 
 pub(super) fn clean(draft: Draft) -> (Clean, Vec<Reject>) {
     let mut rejects = Vec::new();
     let mut provenance = draft.provenance;
-    if provenance.source.trim().is_empty() || !storable(&provenance.source) {
+    if provenance.source.trim().is_empty() || !indexable(&provenance.source) {
         rejects.push(reject(
             &provenance,
             Some("provenance.source"),
-            "the source needs a name; kept as unknown",
+            "the source needs a name of 1 to 320 characters; kept as unknown",
         ));
         provenance.source = "unknown".to_owned();
     }
@@ -88,17 +93,17 @@ pub(super) fn clean(draft: Draft) -> (Clean, Vec<Reject>) {
     let mut put_aside = |field: &str, reason: &str| rejects.push(reject(&provenance, Some(field), reason));
 
     let name = draft.name.unwrap_or_default();
-    let name = if [&name.given, &name.family, &name.display]
-        .into_iter()
-        .all(|part| storable(part))
-    {
+    let name = if indexable(name.given.trim()) && indexable(name.family.trim()) && storable(&name.display) {
         PersonName {
             given: name.given.trim().to_owned(),
             family: name.family.trim().to_owned(),
             display: name.display.trim().to_owned(),
         }
     } else {
-        put_aside("name", UNSTORABLE);
+        put_aside(
+            "name",
+            "a name has no NUL character, and at most 320 characters a part",
+        );
         PersonName::default()
     };
 
@@ -282,6 +287,34 @@ mod tests {
             rejects.iter().all(|reject| !reject.reason.contains("nobody")),
             "no values in reasons"
         );
+    }
+
+    #[test]
+    fn what_is_too_long_for_an_index_is_put_aside_alone() {
+        let mut d = draft();
+        d.provenance.source = "s".repeat(400);
+        d.name = Some(PersonName::new(
+            "日".repeat(MAX_KEY_CHARS),
+            "x".repeat(MAX_KEY_CHARS + 1),
+        ));
+        d.emails = vec!["ana@example.com".into()];
+        let (clean, rejects) = clean(d);
+        assert!(clean.is_identified());
+        assert_eq!(
+            (clean.name, clean.provenance.source.as_str()),
+            (PersonName::default(), "unknown")
+        );
+        let fields: Vec<&str> = rejects
+            .iter()
+            .filter_map(|reject| reject.field.as_deref())
+            .collect();
+        assert_eq!(fields, ["provenance.source", "name"]);
+
+        let mut d = draft();
+        d.name = Some(PersonName::new("日".repeat(MAX_KEY_CHARS), "x"));
+        let (clean, rejects) = super::clean(d);
+        assert_eq!(clean.name.given.chars().count(), MAX_KEY_CHARS);
+        assert!(rejects.iter().all(|reject| reject.field.is_none()));
     }
 
     #[test]
