@@ -5,11 +5,11 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crm_core::ErrorKind;
 use crm_core::capability::RecordStore;
 use crm_core::query::{Filter, Query};
 use crm_core::record::{Field, FieldType, Index, Record, Schema, Write};
 use crm_core::testkit::fixtures;
+use crm_core::{Clock, ErrorKind, SystemClock};
 use crm_store::customers::SCHEMAS;
 use crm_store::{SqliteConfig, SqliteStore};
 use sqlx::Row;
@@ -383,6 +383,25 @@ async fn a_dropped_question_stops() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         looks += 1;
         assert!(looks < 500, "ten seconds later the dropped question still runs");
+    }
+    store.count(&ctx, &PART, &Filter::All).await.unwrap();
+
+    // A deadline in the context does the same, and says so.
+    let before = connections();
+    let hurried = ctx
+        .clone()
+        .deadline(SystemClock.now().plus(Duration::from_millis(300)));
+    let late = store.count(&hurried, &PART, &slow).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Timeout, "{late}");
+    for look in 0.. {
+        if connections() < before {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(
+            look < 500,
+            "ten seconds after its deadline the question still runs"
+        );
     }
     store.count(&ctx, &PART, &Filter::All).await.unwrap();
 
