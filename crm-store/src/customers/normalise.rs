@@ -294,8 +294,8 @@ mod tests {
         let mut d = draft();
         d.provenance.source = "s".repeat(400);
         d.name = Some(PersonName::new(
-            "日".repeat(MAX_KEY_CHARS),
-            "x".repeat(MAX_KEY_CHARS + 1),
+            &"日".repeat(MAX_KEY_CHARS),
+            &"x".repeat(MAX_KEY_CHARS + 1),
         ));
         d.emails = vec!["ana@example.com".into()];
         let (clean, rejects) = clean(d);
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(fields, ["provenance.source", "name"]);
 
         let mut d = draft();
-        d.name = Some(PersonName::new("日".repeat(MAX_KEY_CHARS), "x"));
+        d.name = Some(PersonName::new(&"日".repeat(MAX_KEY_CHARS), "x"));
         let (clean, rejects) = super::clean(d);
         assert_eq!(clean.name.given.chars().count(), MAX_KEY_CHARS);
         assert!(rejects.iter().all(|reject| reject.field.is_none()));
