@@ -109,7 +109,7 @@ impl CsvConfig {
     /// Checks every setting that can be checked without the file.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] naming the setting.
+    /// [`crm_core::ErrorKind::Config`] naming the setting.
     pub fn validate(&self) -> Result<()> {
         if self
             .delimiter
@@ -153,7 +153,7 @@ impl CsvCollector {
     /// A collector of one file; the file is opened when it runs.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] naming the setting that is wrong.
+    /// [`crm_core::ErrorKind::Config`] naming the setting that is wrong.
     pub fn new(config: CsvConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self {
@@ -191,8 +191,8 @@ impl Collector for CsvCollector {
         CollectorCapability::new(true, true)
     }
 
-    /// [`Progress`] counts bytes. Errors as [`CsvCollector`] says; [`ErrorKind::Conflict`] when the file changed since
-    /// the checkpoint, [`ErrorKind::Invalid`] when the checkpoint is another collector's.
+    /// [`Progress`] counts bytes. Errors as [`CsvCollector`] says; [`crm_core::ErrorKind::Conflict`] when the file changed since
+    /// the checkpoint, [`crm_core::ErrorKind::Invalid`] when the checkpoint is another collector's.
     async fn collect(
         &self,
         ctx: &Context,
