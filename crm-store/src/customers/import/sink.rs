@@ -51,7 +51,7 @@ impl ImportSink {
     /// Notes that the import came to its end.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] when another run has taken over; the store's.
+    /// [`crm_core::ErrorKind::Conflict`] when another run has taken over; the store's.
     pub async fn finish(mut self) -> Result<ImportReport> {
         let run = &mut self.run;
         run.job.state = ImportState::Finished;
