@@ -22,14 +22,20 @@ pub(crate) async fn all(part: &str) -> Vec<(&'static str, Arc<dyn RecordStore>)>
                 !required,
                 "{variable} is not set, and OPEN_CRM_REQUIRE_BACKENDS is"
             );
-            eprintln!("SKIPPED: {name}: {variable} is not set");
+            let _ = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("SKIPPED: {name}: {variable} is not set\n").as_bytes(),
+            );
             continue;
         };
         match fresh(&catalog, name, &url, part).await {
             Ok(store) => found.push((name, store)),
             Err(reason) => {
                 assert!(!required, "{name}: {reason}");
-                eprintln!("SKIPPED: {name}: {reason}");
+                let _ = std::io::Write::write_all(
+                    &mut std::io::stderr(),
+                    format!("SKIPPED: {name}: {reason}\n").as_bytes(),
+                );
             }
         }
     }

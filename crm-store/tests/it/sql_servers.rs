@@ -104,7 +104,10 @@ async fn connections_are_encrypted() {
             std::env::var_os("OPEN_CRM_REQUIRE_BACKENDS").is_none(),
             "OPEN_CRM_TEST_SMTP_CA is not set"
         );
-        eprintln!("SKIPPED: TLS to MariaDB and PostgreSQL (OPEN_CRM_TEST_SMTP_CA is not set)");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"SKIPPED: TLS to MariaDB and PostgreSQL (OPEN_CRM_TEST_SMTP_CA is not set)\n",
+        );
         return;
     };
     let verified = |ca: Option<&str>| Tls::Verified {

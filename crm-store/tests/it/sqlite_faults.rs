@@ -43,7 +43,10 @@ fn can_inject() -> bool {
             std::env::var("OPEN_CRM_REQUIRE_BACKENDS").is_err(),
             "strace cannot inject faults here"
         );
-        eprintln!("SKIPPED: strace cannot inject faults here, so no write was made to fail");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"SKIPPED: strace cannot inject faults here, so no write was made to fail\n",
+        );
     }
     there
 }

@@ -426,7 +426,10 @@ async fn every_commit_is_synced_and_callers_share_them() {
             std::env::var("OPEN_CRM_REQUIRE_BACKENDS").is_err(),
             "strace and sqlite3 are not installed"
         );
-        eprintln!("SKIPPED: strace or sqlite3 is not installed, syncs were not counted");
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr(),
+            b"SKIPPED: strace or sqlite3 is not installed, syncs were not counted\n",
+        );
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -61,7 +61,7 @@ impl ImportOptions {
         self
     }
     /// Nothing is stored, not even the job: the report says what a real run would do now. The same code decides; what
-    /// it would write is remembered, so memory grows with the customers that are new or change (about 2 KiB each).
+    /// it would write is remembered, so memory grows with the customers that are new or change.
     #[must_use]
     pub fn dry_run(mut self) -> Self {
         self.dry = true;
