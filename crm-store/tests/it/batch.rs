@@ -12,7 +12,7 @@ use crm_core::{CustomerId, ErrorKind};
 use crm_store::customers::{Events, IDEMPOTENCY_KEY, KEPT, Mode, Op, OpDone};
 
 use crate::customers::{Desk, at, keys};
-use crate::every::on_every_store;
+use crate::stores::on_every_store;
 
 on_every_store!(
     each_change_for_itself,

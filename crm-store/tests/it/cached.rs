@@ -20,6 +20,8 @@ use crm_core::{
 use crm_store::cached::{CacheConfig, CachedStore};
 use crm_store::customers::Customers;
 
+use crate::stores::sequences;
+
 fn keeping() -> CacheConfig {
     CacheConfig::default()
         .keep(&SAMPLE, &["label", "t", "u", "code"])
@@ -38,7 +40,7 @@ crm_core::store_suite!(memory, on_memory());
 
 #[tokio::test]
 async fn any_sequence_of_operations_ends_as_in_the_model() {
-    agrees_with_memory(on_memory().await, 31, 100, 50).await;
+    agrees_with_memory(on_memory().await, 31, sequences(100), 50).await;
 }
 
 /// Counts what gets through, and can hold a read between the store and the one who asked.

@@ -8,6 +8,8 @@ use crm_core::testkit::store::agrees_with_memory;
 use crm_store::{SqliteConfig, SqliteStore};
 use tempfile::TempDir;
 
+use crate::stores::sequences;
+
 /// A store on a file of its own; the folder goes with the guard.
 pub(crate) async fn on_file() -> (Arc<dyn RecordStore>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -27,11 +29,11 @@ crm_core::store_suite!(memory, in_memory());
 
 #[tokio::test]
 async fn any_sequence_of_operations_ends_as_in_the_model() {
-    agrees_with_memory(in_memory().await, 20_261_122, 200, 50).await;
+    agrees_with_memory(in_memory().await, 20_261_122, sequences(200), 50).await;
 }
 
 #[tokio::test]
 async fn any_sequence_of_operations_ends_as_in_the_model_on_a_file() {
     let (store, _folder) = on_file().await;
-    agrees_with_memory(store, 7, 20, 50).await;
+    agrees_with_memory(store, 7, sequences(20), 50).await;
 }

@@ -12,7 +12,7 @@ use crm_store::copy::{CopyOptions, copy};
 
 use crate::conformance::{in_memory, on_file};
 use crate::export::{beside, everything, filled};
-use crate::servers;
+use crate::stores::{Opened, servers};
 
 async fn copies(from: Arc<dyn RecordStore>, to: Arc<dyn RecordStore>) {
     let here = filled(from, 25).await;
@@ -96,11 +96,11 @@ async fn sqlite_to_memory() {
 
 #[tokio::test]
 async fn to_and_from_every_server() {
-    for (name, store) in servers::all("io_copy").await {
+    for Opened { store, name, .. } in servers().await {
         eprintln!("to {name}");
         copies(in_memory().await, store).await;
     }
-    for (name, store) in servers::all("io_copy_from").await {
+    for Opened { store, name, .. } in servers().await {
         eprintln!("from {name}");
         copies(store, Arc::new(MemoryStore::new("m"))).await;
     }

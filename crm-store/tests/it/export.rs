@@ -19,7 +19,7 @@ use crm_store::customers::{ArchiveOptions, ExportOptions, Format, ImportOptions,
 
 use crate::conformance::{in_memory, on_file};
 use crate::customers::{Desk, at, desk, draft};
-use crate::servers;
+use crate::stores::{Opened, servers};
 
 pub(crate) fn key() -> AddressKey {
     AddressKey::new(&Secret::new("a long random text kept elsewhere")).unwrap()
@@ -281,7 +281,7 @@ async fn from_sqlite_to_memory() {
 #[tokio::test]
 async fn from_sqlite_to_every_server_and_on() {
     let mut last = in_memory().await;
-    for (name, store) in servers::all("io_export").await {
+    for Opened { store, name, .. } in servers().await {
         eprintln!("to {name}");
         goes_and_comes(Arc::new(MemoryStore::new("m")), store.clone()).await;
         // What a server gives out, the next store takes.

@@ -16,7 +16,6 @@ mod changes;
 mod conformance;
 mod copies;
 mod customers;
-mod every;
 mod export;
 mod imports;
 mod kill;
@@ -37,7 +36,6 @@ mod race;
 mod segments;
 #[cfg(feature = "sqlite")]
 mod segments_kill;
-mod servers;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod sql_faults;
 #[cfg(all(feature = "mysql", feature = "postgres", feature = "unstable-raw"))]

@@ -22,7 +22,7 @@ use crm_store::customers::{
 };
 
 use crate::customers::{Desk, at, desk, draft, keys};
-use crate::every::on_every_store;
+use crate::stores::on_every_store;
 
 /// A host's own record: a ticket of a customer, about one of their addresses, perhaps in work.
 static TICKET: Schema = Schema {

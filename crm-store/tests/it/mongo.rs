@@ -17,22 +17,11 @@ use futures_util::TryStreamExt;
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, doc};
 
-/// The server's URL; says so and answers nothing when there is none, fails when there must be one.
+use crate::stores::{self, Opened, or_memory, sequences};
+
+/// The server's URL, where there is one.
 pub(crate) fn url() -> Option<String> {
-    use std::io::Write as _;
-    match std::env::var("OPEN_CRM_TEST_MONGODB_URL") {
-        Ok(url) => Some(url),
-        Err(_) => {
-            let told =
-                "SKIPPED: MongoDB (OPEN_CRM_TEST_MONGODB_URL is not set; scripts/test starts the server)\n";
-            let _ = std::io::stderr().write_all(told.as_bytes());
-            assert!(
-                std::env::var_os("OPEN_CRM_REQUIRE_BACKENDS").is_none(),
-                "OPEN_CRM_REQUIRE_BACKENDS is set, but {told}"
-            );
-            None
-        }
-    }
+    stores::setting(stores::MONGODB)
 }
 
 /// A database of this test alone; gone with the guard.
@@ -97,25 +86,20 @@ pub(crate) async fn fresh() -> Option<(Arc<dyn RecordStore>, Scratch)> {
     Some((Arc::new(store), scratch))
 }
 
-/// What a test of the suite runs on: the server, or, where there is none, a store in memory, after having said so.
-async fn under() -> (Arc<dyn RecordStore>, Option<Scratch>) {
-    match fresh().await {
-        Some((store, scratch)) => (store, Some(scratch)),
-        None => (Arc::new(crm_core::memory::MemoryStore::new("skipped")), None),
-    }
+/// As [`fresh`], among other stores.
+pub(crate) async fn opened() -> Option<Opened> {
+    let (store, scratch) = fresh().await?;
+    Some(Opened::new("mongodb", store, 2, scratch))
 }
 
-crm_core::store_suite!(suite, under());
-
-/// How many sequences of 50 units of work are compared with the model; 1,000 take minutes on a real server.
-const SEQUENCES: usize = 50;
+crm_core::store_suite!(suite, async { or_memory(opened().await) });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_sequence_of_operations_ends_as_in_the_model() {
     let Some((store, _scratch)) = fresh().await else {
         return;
     };
-    agrees_with_memory(store, 20_261_122, SEQUENCES, 50).await;
+    agrees_with_memory(store, 20_261_122, sequences(50), 50).await;
 }
 
 static NOTE: Schema = Schema {
@@ -172,15 +156,7 @@ async fn what_cannot_be_opened_says_why_and_keeps_the_password() {
 #[tokio::test]
 async fn tls_is_checked_against_the_given_authority() {
     let Some(url) = url() else { return };
-    let Ok(authority) = std::env::var("OPEN_CRM_TEST_SMTP_CA") else {
-        assert!(
-            std::env::var_os("OPEN_CRM_REQUIRE_BACKENDS").is_none(),
-            "no CA file"
-        );
-        let _ = std::io::Write::write_all(
-            &mut std::io::stderr(),
-            b"SKIPPED: TLS to MongoDB (OPEN_CRM_TEST_SMTP_CA is not set)\n",
-        );
+    let Some(authority) = stores::setting(stores::AUTHORITY) else {
         return;
     };
     let scratch = Scratch::new(format!("{url}&tls=true&tlsCAFile={authority}"));

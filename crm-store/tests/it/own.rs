@@ -1,31 +1,13 @@
-//! The database servers the tests talk to, and a place of its own on them for each test.
+//! A place of a test's own on the SQL servers.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use crm_core::capability::RecordStore;
-use crm_core::memory::MemoryStore;
-use crm_core::testkit::store::Under;
 use crm_store::{MysqlConfig, MysqlStore, PostgresConfig, PostgresStore};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
 
-/// A server's URL; says loudly when there is none, and fails where servers are required.
-pub(crate) fn server(variable: &str) -> Option<String> {
-    if let Ok(url) = std::env::var(variable) {
-        return Some(url);
-    }
-    assert!(
-        std::env::var_os("OPEN_CRM_REQUIRE_BACKENDS").is_none(),
-        "OPEN_CRM_REQUIRE_BACKENDS is set, but {variable} is not"
-    );
-    let text = format!("SKIPPED: a test of a database server ({variable} is not set)\n");
-    let _ = std::io::stderr().write_all(text.as_bytes());
-    None
-}
-
-pub(crate) const MYSQL: &str = "OPEN_CRM_TEST_MYSQL_URL";
-pub(crate) const POSTGRES: &str = "OPEN_CRM_TEST_POSTGRES_URL";
+use crate::stores::{MYSQL, Opened, POSTGRES, setting};
 
 /// A name that no other test uses.
 fn own_name() -> String {
@@ -80,7 +62,7 @@ enum Kind {
 
 impl Own {
     pub(crate) async fn mysql() -> Option<Self> {
-        let server = server(MYSQL)?;
+        let server = setting(MYSQL)?;
         let name = own_name();
         run_mysql(
             &server,
@@ -100,7 +82,7 @@ impl Own {
     }
 
     pub(crate) async fn postgres() -> Option<Self> {
-        let server = server(POSTGRES)?;
+        let server = setting(POSTGRES)?;
         let name = own_name();
         run_postgres(
             &server,
@@ -120,7 +102,7 @@ impl Own {
 
     /// A whole database on PostgreSQL, by which a test knows its connections.
     pub(crate) async fn postgres_database() -> Option<Self> {
-        let server = server(POSTGRES)?;
+        let server = setting(POSTGRES)?;
         let name = own_name();
         run_postgres(
             &server,
@@ -178,52 +160,18 @@ impl Drop for Own {
     }
 }
 
-/// A store and what must live as long as it; one in memory stands in where there is no server.
-pub(crate) struct Opened {
-    pub(crate) store: Arc<dyn RecordStore>,
-    _own: Option<Own>,
-}
-
-impl Under for Opened {
-    fn store(&self) -> Arc<dyn RecordStore> {
-        self.store.clone()
-    }
-}
-
-impl Opened {
-    fn stand_in() -> Self {
-        Self {
-            store: Arc::new(MemoryStore::new("stand-in")),
-            _own: None,
-        }
-    }
-}
-
 /// A MySQL store of the test's own.
-pub(crate) async fn mysql() -> Opened {
-    let Some(own) = Own::mysql().await else {
-        return Opened::stand_in();
-    };
-    let config = MysqlConfig::default().wait(std::time::Duration::from_secs(30));
-    Opened {
-        store: Arc::new(own.open_mysql(config).await),
-        _own: Some(own),
-    }
+pub(crate) async fn mysql() -> Option<Opened> {
+    let own = Own::mysql().await?;
+    let config = MysqlConfig::default().wait(Duration::from_secs(30));
+    let store = Arc::new(own.open_mysql(config).await);
+    Some(Opened::new("mysql", store, 2, own))
 }
 
 /// A PostgreSQL store of the test's own.
-pub(crate) async fn postgres() -> Opened {
-    let Some(own) = Own::postgres().await else {
-        return Opened::stand_in();
-    };
-    let config = PostgresConfig::default().wait(std::time::Duration::from_secs(30));
-    Opened {
-        store: Arc::new(own.open_postgres(config).await),
-        _own: Some(own),
-    }
-}
-
-/// How many sequences the model is compared over: `OPEN_CRM_TEST_SEQUENCES`, or `usual`.
-pub(crate) fn sequences(usual: usize) -> usize {
-    std::env::var("OPEN_CRM_TEST_SEQUENCES").map_or(usual, |text| text.parse().unwrap())
+pub(crate) async fn postgres() -> Option<Opened> {
+    let own = Own::postgres().await?;
+    let config = PostgresConfig::default().wait(Duration::from_secs(30));
+    let store = Arc::new(own.open_postgres(config).await);
+    Some(Opened::new("postgres", store, 2, own))
 }

@@ -11,7 +11,7 @@ use crm_store::customers::{
 use serde_json::json;
 
 use crate::customers::{Desk, at, draft, keys};
-use crate::every::on_every_store;
+use crate::stores::on_every_store;
 
 on_every_store!(
     contact_points_keep_their_state,

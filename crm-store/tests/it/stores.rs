@@ -1,24 +1,74 @@
-//! Every store there is: memory, a SQLite file, and the servers that the environment names, each with a place of its own.
+//! Every store there is: memory, a SQLite file, and the servers that the environment names (`scripts/services`). The one
+//! place where tests find servers, and say so when there is none.
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use crm_core::ErrorKind;
 use crm_core::capability::RecordStore;
 use crm_core::memory::MemoryStore;
+use crm_core::registry::Catalog;
+use crm_core::testkit::store::Under;
 
-/// A store to test with.
+pub(crate) const MYSQL: &str = "OPEN_CRM_TEST_MYSQL_URL";
+pub(crate) const POSTGRES: &str = "OPEN_CRM_TEST_POSTGRES_URL";
+pub(crate) const MONGODB: &str = "OPEN_CRM_TEST_MONGODB_URL";
+/// The authority that signed the servers' certificates.
+pub(crate) const AUTHORITY: &str = "OPEN_CRM_TEST_SMTP_CA";
+
+/// Says loudly what is not tested, and why; fails where everything is required.
+pub(crate) fn skipped(why: &str) {
+    use std::io::Write as _;
+    assert!(
+        std::env::var_os("OPEN_CRM_REQUIRE_BACKENDS").is_none(),
+        "OPEN_CRM_REQUIRE_BACKENDS is set, but: {why}"
+    );
+    // The runner shows what a passing test wrote to the file descriptor, not what went through the macro.
+    let _ = std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes());
+}
+
+/// What a variable of the environment names: a server's URL, a file; `None`, said loudly, when it is not set.
+pub(crate) fn setting(variable: &str) -> Option<String> {
+    let value = std::env::var(variable).ok();
+    if value.is_none() {
+        skipped(&format!(
+            "{variable} is not set; scripts/services starts the servers"
+        ));
+    }
+    value
+}
+
+/// How many sequences the model is compared over: `OPEN_CRM_TEST_SEQUENCES`, or `usual`.
+pub(crate) fn sequences(usual: usize) -> usize {
+    std::env::var("OPEN_CRM_TEST_SEQUENCES").map_or(usual, |text| text.parse().unwrap())
+}
+
+/// The store that a variable names, in the database that all tests share: each takes a tenant of its own.
+pub(crate) async fn shared(variable: &str) -> Option<Arc<dyn RecordStore>> {
+    let url = setting(variable)?;
+    let mut catalog = Catalog::new();
+    crm_store::catalog::register(&mut catalog);
+    match catalog.open::<dyn RecordStore>(&url).await {
+        Ok(store) => Some(store),
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            skipped(&format!("{variable}: the store is not compiled in"));
+            None
+        }
+        Err(error) => panic!("{variable}: {error:?}"),
+    }
+}
+
+/// An empty store of the test's own, and what must live as long as it.
 pub(crate) struct Opened {
     pub(crate) name: &'static str,
     pub(crate) store: Arc<dyn RecordStore>,
     /// How many random sequences are worth their time here.
     pub(crate) seeds: u64,
-    /// Keeps the store's place as long as it is used.
     _place: Box<dyn Any + Send + Sync>,
 }
 
 impl Opened {
-    fn new(
+    pub(crate) fn new(
         name: &'static str,
         store: Arc<dyn RecordStore>,
         seeds: u64,
@@ -31,20 +81,81 @@ impl Opened {
             _place: Box::new(place),
         }
     }
+
+    fn memory() -> Self {
+        Self::new("memory", Arc::new(MemoryStore::new("records")), 20, ())
+    }
+}
+
+impl Under for Opened {
+    fn store(&self) -> Arc<dyn RecordStore> {
+        self.store.clone()
+    }
+}
+
+/// What a test of the suite runs on: the server's store, or, where there is none, one in memory, after that was said.
+pub(crate) fn or_memory(opened: Option<Opened>) -> Opened {
+    opened.unwrap_or_else(Opened::memory)
+}
+
+/// Every server there is, each with a place of the test's own.
+pub(crate) async fn servers() -> Vec<Opened> {
+    let mut servers = Vec::new();
+    #[cfg(all(feature = "mysql", feature = "postgres"))]
+    {
+        servers.extend(crate::own::mysql().await);
+        servers.extend(crate::own::postgres().await);
+    }
+    #[cfg(not(all(feature = "mysql", feature = "postgres")))]
+    skipped("the stores of MySQL and PostgreSQL are not compiled in");
+    #[cfg(feature = "mongodb")]
+    servers.extend(crate::mongo::opened().await);
+    #[cfg(not(feature = "mongodb"))]
+    skipped("the store of MongoDB is not compiled in");
+    servers
 }
 
 /// All stores, empty.
 pub(crate) async fn stores() -> Vec<Opened> {
     let (file, folder) = crate::conformance::on_file().await;
-    let memory = Arc::new(MemoryStore::new("records"));
-    let mut stores = vec![
-        Opened::new("memory", memory, 20, ()),
-        Opened::new("sqlite", file, 3, folder),
-    ];
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let part = format!("feed{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    for (name, store) in crate::servers::all(&part).await {
-        stores.push(Opened::new(name, store, 2, ()));
-    }
+    let mut stores = vec![Opened::memory(), Opened::new("sqlite", file, 3, folder)];
+    stores.extend(servers().await);
     stores
 }
+
+/// Runs `async fn case(desk: Desk)` on every store; each case gets a tenant of its own.
+macro_rules! on_every_store {
+    ($($case:ident),* $(,)?) => {
+        mod on_memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $case() {
+                let store = std::sync::Arc::new(crm_core::memory::MemoryStore::new("memory"));
+                super::$case(crate::customers::desk(store)).await
+            })*
+        }
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $case() {
+                let (store, _folder) = crate::conformance::on_file().await;
+                super::$case(crate::customers::desk(store)).await
+            })*
+        }
+        mod on_mysql {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $case() {
+                let Some(store) = crate::stores::shared(crate::stores::MYSQL).await else { return };
+                super::$case(crate::customers::desk(store)).await
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $case() {
+                let Some(store) = crate::stores::shared(crate::stores::POSTGRES).await else { return };
+                super::$case(crate::customers::desk(store)).await
+            })*
+        }
+        mod on_mongodb {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $case() {
+                let Some(store) = crate::stores::shared(crate::stores::MONGODB).await else { return };
+                super::$case(crate::customers::desk(store)).await
+            })*
+        }
+    };
+}
+pub(crate) use on_every_store;

@@ -14,7 +14,7 @@ use crm_store::customers::{
 };
 
 use crate::customers::{Desk, at, keys};
-use crate::every::on_every_store;
+use crate::stores::on_every_store;
 
 on_every_store!(
     no_method_reaches_another_tenant,
