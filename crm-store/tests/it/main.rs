@@ -37,6 +37,8 @@ mod segments;
 #[cfg(feature = "sqlite")]
 mod segments_kill;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
+mod server_kill;
+#[cfg(all(feature = "mysql", feature = "postgres"))]
 mod sql_faults;
 #[cfg(all(feature = "mysql", feature = "postgres", feature = "unstable-raw"))]
 mod sql_host;
