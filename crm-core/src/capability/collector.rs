@@ -28,9 +28,34 @@ impl CollectorCapability {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint(pub serde_json::Value);
 
+/// Why something was put aside.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectKind {
+    /// It cannot be read or stored as it stands: to be mended where it came from.
+    #[default]
+    Invalid,
+    /// It belongs to another customer: an external reference, an e-mail address, a value that only one may have.
+    Conflict,
+}
+
+impl RejectKind {
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Conflict => "conflict",
+        }
+    }
+}
+
 /// Something that was found but cannot be made into a draft. Kept and reported, never dropped silently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
+    /// Why, for a program.
+    #[serde(default)]
+    pub kind: RejectKind,
     /// Where it stood: a file and line, or a URL.
     pub place: String,
     /// The line in the file (1 is the first), or the item on the page.

@@ -19,7 +19,7 @@ mod store;
 pub use analysis::{Classifier, ClassifierModel, ClusterModel, Clusterer, ReduceModel, Reducer, Rule};
 pub use collector::{
     Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, OriginalKind, Originals, Outline,
-    Progress, Reject, TableSource,
+    Progress, Reject, RejectKind, TableSource,
 };
 pub use message::{MailCapability, Mailer, SmsCapability, SmsSender, VoiceCaller, VoiceCapability};
 pub use store::{RecordStore, StoreCapability};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crm_core::capability::{Collector, Mailer, RecordStore, Reject};
+use crm_core::capability::{Collector, Mailer, RecordStore, Reject, RejectKind};
 use crm_core::memory::{MemoryCollector, MemoryMailer, MemorySms, MemoryStore, MemoryVoice};
 use crm_core::query::{Filter, Query};
 use crm_core::testkit::{fixtures, store};
@@ -16,6 +16,7 @@ crm_core::mailer_suite!(mailer, async {
 });
 crm_core::collector_suite!(collector, async {
     let reject = Reject {
+        kind: RejectKind::Invalid,
         place: "list.csv".into(),
         line: Some(7),
         field: Some("email".into()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use crm_core::capability::{
     Checkpoint, Collector, CollectorCapability, DraftSink, OriginalKind, Originals, Progress, Reject,
+    RejectKind,
 };
 use crm_core::customer::{Draft, Provenance};
 use crm_core::{Clock, Context, Health, Provider, ProviderInfo, Result, SystemClock, Timestamp};
@@ -351,6 +352,7 @@ impl Source for Documents {
             match draft {
                 Ok(draft) => drafts.push(draft),
                 Err((field, reason)) => rejects.push(Reject {
+                    kind: RejectKind::Invalid,
                     place: self.place.clone(),
                     line: Some(line),
                     field,

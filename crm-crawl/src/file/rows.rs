@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use crm_core::capability::{Originals, Reject};
+use crm_core::capability::{Originals, Reject, RejectKind};
 use crm_core::customer::{Draft, Provenance};
 use crm_core::{Error, Result, Timestamp, cell};
 use csv::StringRecord;
@@ -190,6 +190,7 @@ impl Rows {
         self.stand.rows += 1;
         Ok(Some(self.draft(record, line, inner, now).map_err(
             |(field, reason)| Reject {
+                kind: RejectKind::Invalid,
                 place: self.place.clone(),
                 line: Some(line),
                 field,

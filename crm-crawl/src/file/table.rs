@@ -4,7 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use crm_core::capability::{
     Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, Originals, Outline, Progress, Reject,
-    TableSource,
+    RejectKind, TableSource,
 };
 use crm_core::customer::{Draft, Provenance};
 use crm_core::table::{Column, ColumnData};
@@ -274,6 +274,7 @@ impl TableCollector {
             match self.draft(table, row, &located, &names, place) {
                 Ok(draft) => delivery.drafts.push(draft),
                 Err((field, reason)) => delivery.rejects.push(Reject {
+                    kind: RejectKind::Invalid,
                     place: outline.place.clone(),
                     line: Some(line),
                     field,

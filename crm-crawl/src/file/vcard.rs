@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use crm_core::capability::{
     Checkpoint, Collector, CollectorCapability, DraftSink, OriginalKind, Originals, Progress, Reject,
+    RejectKind,
 };
 use crm_core::{Clock, Context, Health, Provider, ProviderInfo, Result, SystemClock, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -414,6 +415,7 @@ impl Source for Cards {
 impl Cards {
     fn reject(&self, line: u64, field: Option<String>, reason: String) -> Reject {
         Reject {
+            kind: RejectKind::Invalid,
             place: self.place.clone(),
             line: Some(line),
             field,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crm_core::capability::{
-    Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, Progress, Reject,
+    Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, Progress, Reject, RejectKind,
 };
 use crm_core::customer::Draft;
 use crm_core::http::{HttpClient, HttpConfig, redacted};
@@ -520,6 +520,7 @@ impl<'a> Run<'a> {
     fn reject(&mut self, url: &Url, reason: String) {
         self.progress.rejects += 1;
         self.rejects.push(Reject {
+            kind: RejectKind::Invalid,
             place: url.to_string(),
             line: None,
             field: None,
@@ -585,6 +586,7 @@ impl<'a> Run<'a> {
             );
             self.progress.rejects += 1;
             self.rejects.push(Reject {
+                kind: RejectKind::Invalid,
                 place: self.collector.info.name.clone(),
                 line: None,
                 field: None,

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use crm_core::capability::Reject;
+use crm_core::capability::{Reject, RejectKind};
 use crm_core::{Error, Result, Timestamp};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -213,6 +213,7 @@ impl CompiledSpec {
 
 fn rejected(page: &Page, number: u64, target: Option<&Target>, reason: &str) -> Reject {
     Reject {
+        kind: RejectKind::Invalid,
         place: page.url().to_string(),
         line: Some(number),
         field: target.map(ToString::to_string),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::matching::{self, Change};
 use super::timeline::{self, Appended, Event, Events};
+use super::unique::is_taken;
 use super::{Customers, Upserted, normalise};
 
 /// The most operations of one unit of work.
@@ -122,7 +123,7 @@ impl Customers {
             return Ok(done);
         }
         let named = |error: Error| error.operation("customers.batch");
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
             let (done, writes) = self.batch_writes(ctx, &ops).await.map_err(named)?;
             match self.commit(ctx, &writes).await {
                 Ok(_) => {
@@ -130,6 +131,9 @@ impl Customers {
                     return Ok(done.into_iter().map(Ok).collect());
                 }
                 Err(error) if super::import::is_race(&error) => tokio::task::yield_now().await,
+                // Somebody may have taken the value at this moment: then an upsert does without it.
+                Err(error) if is_taken(&error) && attempt == 0 => tokio::task::yield_now().await,
+                Err(error) if is_taken(&error) => return Err(named(whose(&ops, &done, error))),
                 Err(error) => return Err(named(error)),
             }
         }
@@ -284,7 +288,8 @@ impl Customers {
         if drafts.is_empty() {
             return Ok(());
         }
-        let plan = matching::plan(&*self.store, ctx, &*self.ids, self.clock.now(), &drafts).await?;
+        let now = self.clock.now();
+        let plan = matching::plan(&*self.store, ctx, &*self.ids, now, (&declared, &drafts)).await?;
         let mut from = 0;
         for (((item, (id, change)), mut rejects), to) in
             items.into_iter().zip(plan.outcomes).zip(aside).zip(plan.bounds)
@@ -359,5 +364,25 @@ impl Customers {
         }
         writes.extend(parts.last);
         Ok(writes)
+    }
+}
+
+/// Says which change wanted a value that is another customer's.
+fn whose(ops: &[Op], done: &[OpDone], error: Error) -> Error {
+    let wanted_by = error.context("wanted_by").map(str::to_owned);
+    let about = |(op, done): (&Op, &OpDone)| match (op, done) {
+        (_, OpDone::Created(id)) => Some(id.to_string()),
+        (_, OpDone::Upserted(upserted)) => Some(upserted.id.to_string()),
+        (Op::Update(customer), _) => Some(customer.id.to_string()),
+        _ => None,
+    };
+    // The last one that wrote the profile: what came before was free.
+    let item = ops
+        .iter()
+        .zip(done)
+        .rposition(|change| wanted_by.is_some() && about(change) == wanted_by);
+    match item {
+        Some(item) => error.with("item", item),
+        None => error,
     }
 }

@@ -1,17 +1,17 @@
 //! What a tenant's attributes are: their types, which must be there, which are found fast.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crm_core::customer::{Attributes, CUSTOMER, Customer};
 use crm_core::query::{Compare, FieldRef, Filter, Query};
-use crm_core::record::{Field, FieldType, Index, Record, Schema, Stored, Value, Write};
+use crm_core::record::{Field, FieldType, Index, Record, Schema, Stored, Value, Version, Write};
 use crm_core::{Context, Error, ErrorKind, Result, Timestamp, Uuid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 use super::merge::Strategy;
-use super::{Customers, shape};
+use super::{Customers, shape, unique};
 
 /// How declarations of attributes are kept.
 pub static FIELD_DEF: Schema = Schema {
@@ -187,7 +187,7 @@ impl FieldDef {
             return Ok(None);
         }
         let (text, number) = indexed(value);
-        let unique = self.unique.then(|| hash(&[value.to_string().as_bytes()]));
+        let unique = self.unique.then(|| unique_hash(value));
         Record::from_values(
             &ATTRIBUTE,
             vec![
@@ -213,6 +213,11 @@ fn indexed(value: &Json) -> (Option<String>, Option<f64>) {
 
 fn cut(text: &str) -> String {
     text.chars().take(KEPT).collect()
+}
+
+/// What the unique index knows a value by.
+pub(super) fn unique_hash(value: &Json) -> String {
+    hash(&[value.to_string().as_bytes()])
 }
 
 fn hash(parts: &[&[u8]]) -> String {
@@ -245,6 +250,14 @@ pub(super) struct Declared {
 impl Declared {
     pub(super) fn is_empty(&self) -> bool {
         self.defs.is_empty() && !self.strict
+    }
+
+    /// The attributes of which no two customers may have the same value.
+    pub(super) fn unique_keys(&self) -> impl Iterator<Item = &str> {
+        self.defs
+            .values()
+            .filter(|def| def.unique)
+            .map(|def| def.key.as_str())
     }
 
     pub(super) fn strategies(&self) -> impl Iterator<Item = (String, Strategy)> {
@@ -377,7 +390,7 @@ impl Customers {
                 let entry_id = entry_id(*id, &def.key);
                 match known.remove(&entry_id) {
                     Some(stored) if stored.record == entry => {}
-                    Some(stored) => updates.push(Write::update(entry_id, stored.version, entry)),
+                    Some(stored) => updates.push((stored, entry)),
                     None => inserts.push(Write::insert(entry_id, entry)),
                 }
             }
@@ -385,14 +398,14 @@ impl Customers {
         let gone = known
             .into_values()
             .map(|stored| Write::delete(&ATTRIBUTE, stored.id, Some(stored.version)));
-        let all: Vec<Write> = writes
-            .iter()
-            .cloned()
-            .chain(gone)
-            .chain(updates)
-            .chain(inserts)
-            .collect();
-        self.store.apply(ctx, &all).await.map(drop)
+        let mut all: Vec<Write> = writes.iter().cloned().chain(gone).collect();
+        hand_over(&mut all, updates, &inserts)?;
+        all.extend(inserts);
+        match self.store.apply(ctx, &all).await {
+            Ok(_) => Ok(()),
+            Err(error) if unique::is_taken(&error) => Err(unique::told(&*self.store, ctx, &all, error).await),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds to a question what the index of declared attributes knows, so that the store need not look at everybody.
@@ -423,6 +436,39 @@ impl Customers {
         }
         Ok(filter.clone())
     }
+}
+
+/// Adds updates of the index. A value that goes from one customer to another within the unit of work is given up before
+/// it is taken, whatever the order of the two.
+fn hand_over(all: &mut Vec<Write>, updates: Vec<(Stored, Record)>, inserts: &[Write]) -> Result<()> {
+    fn value(record: &Record) -> Option<(&str, &str)> {
+        let text = |name| record.get(name).and_then(Value::as_str);
+        Some((text("key")?, text("unique_value")?))
+    }
+    let taken = inserts.iter().filter_map(|write| match write {
+        Write::Insert { record, .. } => Some(record),
+        _ => None,
+    });
+    let wanted: HashSet<(&str, &str)> = updates
+        .iter()
+        .map(|(_, entry)| entry)
+        .chain(taken)
+        .filter_map(value)
+        .collect();
+    let mut versions = Vec::with_capacity(updates.len());
+    for (stored, entry) in &updates {
+        let (before, now) = (value(&stored.record), value(entry));
+        let given_up = before != now && before.is_some_and(|before| wanted.contains(&before));
+        if given_up {
+            let free = stored.record.clone().with("unique_value", Value::Null)?;
+            all.push(Write::update(stored.id, stored.version, free));
+        }
+        versions.push(stored.version + Version::from(given_up));
+    }
+    for ((stored, entry), version) in updates.into_iter().zip(versions) {
+        all.push(Write::update(stored.id, version, entry));
+    }
+    Ok(())
 }
 
 /// Both, without flattening what was asked.
@@ -516,7 +562,7 @@ impl Fields<'_> {
         if def.is_indexed()
             && let Err(error) = self.index(ctx, &def).await
         {
-            if error.context("index") == Some("crm_attribute_unique") {
+            if unique::is_taken(&error) {
                 self.forget(ctx, &def.key).await.map_err(named)?;
             }
             return Err(named(error));

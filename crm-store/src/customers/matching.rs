@@ -17,7 +17,9 @@ use crm_core::{Context, CustomerId, Error, IdSource, Result, Timestamp, Uuid};
 
 use serde::{Deserialize, Serialize};
 
-use super::normalise::{Clean, reject};
+use super::fields::Declared;
+use super::normalise::{Clean, conflict};
+use super::unique::Uniques;
 use super::{shape, timeline};
 
 /// What became of one draft.
@@ -81,6 +83,7 @@ struct Matcher<'a> {
     people: BTreeMap<CustomerId, Working>,
     refs: HashMap<ExternalRef, CustomerId>,
     keys: HashMap<String, CustomerId>,
+    uniques: Uniques,
     rejects: Vec<Reject>,
 }
 
@@ -90,10 +93,11 @@ pub(super) async fn plan(
     ctx: &Context,
     ids: &dyn IdSource,
     now: Timestamp,
-    drafts: &[Clean],
+    (declared, drafts): (&Declared, &[Clean]),
 ) -> Result<Plan> {
     let mut matcher = Matcher::new(ids, now);
     matcher.look_up(store, ctx, drafts).await?;
+    matcher.uniques = Uniques::look_up(store, ctx, declared, drafts).await?;
     let mut bounds = Vec::with_capacity(drafts.len());
     let outcomes = drafts
         .iter()
@@ -178,13 +182,14 @@ async fn finish(
 
 impl<'a> Matcher<'a> {
     fn new(ids: &'a dyn IdSource, now: Timestamp) -> Self {
-        let (people, refs, keys, rejects) = Default::default();
+        let (people, refs, keys, uniques, rejects) = Default::default();
         Self {
             ids,
             now,
             people,
             refs,
             keys,
+            uniques,
             rejects,
         }
     }
@@ -299,9 +304,9 @@ impl<'a> Matcher<'a> {
         for reference in &draft.refs {
             match (self.refs.get(reference), found) {
                 (Some(owner), None) => found = Some(*owner),
-                (Some(owner), Some(id)) if *owner != id => self.rejects.push(reject(
+                (Some(owner), Some(id)) if *owner != id => self.rejects.push(conflict(
                     &draft.provenance,
-                    Some("external"),
+                    "external",
                     "this external reference belongs to another customer and was left there; merge the two if they are one",
                 )),
                 _ => {}
@@ -310,9 +315,9 @@ impl<'a> Matcher<'a> {
         for email in &draft.emails {
             match (self.keys.get(&shape::match_key(ContactKind::Email, email.as_str())), found) {
                 (Some(owner), None) => found = Some(*owner),
-                (Some(owner), Some(id)) if *owner != id => self.rejects.push(reject(
+                (Some(owner), Some(id)) if *owner != id => self.rejects.push(conflict(
                     &draft.provenance,
-                    Some("email"),
+                    "email",
                     "this e-mail address belongs to another customer and was left there; merge the two if they are one",
                 )),
                 _ => {}
@@ -383,6 +388,14 @@ impl<'a> Matcher<'a> {
         for (name, value) in draft.attributes.iter() {
             let known = customer.attributes.get(name);
             if known != Some(value) && (known.is_none() || newer) && is_something(value) {
+                if !self.uniques.take(customer.id, &customer.attributes, name, value) {
+                    self.rejects.push(conflict(
+                        &draft.provenance,
+                        &format!("attributes.{name}"),
+                        "this value belongs to another customer, and only one may have it; mend it, or merge the two if they are one",
+                    ));
+                    continue;
+                }
                 // The name was checked when the draft was cleaned.
                 changed |= customer.attributes.set(name, value.clone()).is_ok();
                 taken.push(format!("attributes.{name}"));

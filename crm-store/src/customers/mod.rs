@@ -39,6 +39,7 @@ mod shape;
 mod tags;
 mod timeline;
 mod undo;
+mod unique;
 
 use std::fmt;
 use std::sync::Arc;

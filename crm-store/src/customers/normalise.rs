@@ -1,7 +1,7 @@
 //! From what was found to what can be stored: addresses read and checked, what cannot be read put aside by field.
 
 use crm_core::activity::Money;
-use crm_core::capability::Reject;
+use crm_core::capability::{Reject, RejectKind};
 use crm_core::customer::{
     Attributes, Draft, EmailAddress, ExternalRef, InteractionDraft, OrderDraft, PersonName, PhoneNumber,
     PostalAddress, Provenance,
@@ -34,6 +34,7 @@ impl Clean {
 /// What was put aside, with the place it came from.
 pub(super) fn reject(provenance: &Provenance, field: Option<&str>, reason: &str) -> Reject {
     Reject {
+        kind: RejectKind::Invalid,
         place: provenance
             .location
             .clone()
@@ -42,6 +43,14 @@ pub(super) fn reject(provenance: &Provenance, field: Option<&str>, reason: &str)
         line: provenance.line,
         field: field.map(str::to_owned),
         reason: reason.to_owned(),
+    }
+}
+
+/// What another customer has, with the place it came from.
+pub(super) fn conflict(provenance: &Provenance, field: &str, reason: &str) -> Reject {
+    Reject {
+        kind: RejectKind::Conflict,
+        ..reject(provenance, Some(field), reason)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crm_core::ErrorKind;
 use crm_core::activity::Money;
-use crm_core::capability::{Checkpoint, Delivery, DraftSink, Reject};
+use crm_core::capability::{Checkpoint, Delivery, DraftSink, Reject, RejectKind};
 use crm_core::customer::{Draft, OrderDraft};
 use crm_core::query::Filter;
 use crm_store::customers::{ImportOptions, ImportState};
@@ -109,6 +109,7 @@ async fn a_delivery_is_stored_with_its_checkpoint() {
     assert_eq!(sink.checkpoint(), None);
     let place = |n: u64| Some(Checkpoint(serde_json::json!({ "page": n })));
     let reject = Reject {
+        kind: RejectKind::Invalid,
         place: "page 3".into(),
         line: None,
         field: Some("name".into()),

@@ -51,3 +51,4 @@ mod sqlite_group;
 mod stores;
 mod tenants;
 mod undo;
+mod unique;

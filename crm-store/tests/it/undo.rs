@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crm_core::ErrorKind;
-use crm_core::capability::{Delivery, DraftSink, OriginalKind, Originals, Reject};
+use crm_core::capability::{Delivery, DraftSink, OriginalKind, Originals, Reject, RejectKind};
 use crm_core::consent::{Evidence, Purpose};
 use crm_core::customer::{Draft, ExternalRef, PersonName};
 use crm_core::query::{Filter, Query};
@@ -452,6 +452,7 @@ async fn rejected_rows_are_written_out_with_what_is_wrong() {
     sink.deliver(Delivery {
         drafts: vec![half],
         rejects: vec![Reject {
+            kind: RejectKind::Invalid,
             place: "list.csv".into(),
             line: Some(2),
             field: None,

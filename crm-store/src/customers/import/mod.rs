@@ -22,8 +22,10 @@ pub use sink::ImportSink;
 pub(super) use sink::job_record;
 
 use self::journal::{Journal, Known};
+use super::fields::Declared;
 use super::matching::{self, Change, Plan};
 use super::normalise::{self, Clean};
+use super::unique::is_taken;
 use super::{ATTRIBUTE, Customers};
 
 /// How often a unit of work is planned anew after somebody else was faster. Each time somebody else got on.
@@ -167,7 +169,7 @@ impl Customers {
                 orders,
                 interactions,
                 ..
-            } = self.plan(ctx, &clean).await?;
+            } = self.plan(ctx, &declared, &clean).await?;
             let repeated = fresh.iter().filter(|fresh| !**fresh).count() as u64;
             let mut report = ImportReport {
                 rejected: whole,
@@ -232,7 +234,8 @@ impl Customers {
                     }
                     return Ok(done);
                 }
-                Err(error) if is_race(&error) => {
+                // A unique value that was free a moment ago is somebody's now: looked at again, it is put aside.
+                Err(error) if is_race(&error) || is_taken(&error) => {
                     tracing::debug!(
                         schema = error.context("schema"),
                         "somebody else was faster; matching again"
@@ -250,8 +253,9 @@ impl Customers {
         )
     }
 
-    async fn plan(&self, ctx: &Context, drafts: &[Clean]) -> Result<Plan> {
-        matching::plan(&*self.store, ctx, &*self.ids, self.clock.now(), drafts).await
+    async fn plan(&self, ctx: &Context, declared: &Declared, drafts: &[Clean]) -> Result<Plan> {
+        let now = self.clock.now();
+        matching::plan(&*self.store, ctx, &*self.ids, now, (declared, drafts)).await
     }
 
     /// Begins or goes on with an import: a sink for a collector. An unfinished job of this name goes on where it
@@ -356,8 +360,7 @@ pub(super) fn is_race(error: &Error) -> bool {
         IMPORT_ROW.name,
     ];
     // An index entry that somebody else wrote is a race, a value that somebody else has is none.
-    let indexed =
-        |schema: &str| schema == ATTRIBUTE.name && error.context("index") != Some("crm_attribute_unique");
+    let indexed = |schema: &str| schema == ATTRIBUTE.name && !is_taken(error);
     error.kind() == ErrorKind::Conflict
         && error
             .context("schema")

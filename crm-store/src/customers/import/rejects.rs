@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use crm_core::capability::{OriginalKind, Originals, Reject};
+use crm_core::capability::{OriginalKind, Originals, Reject, RejectKind};
 use crm_core::query::{Cursor, Filter, Page, Query};
 use crm_core::record::{Field, FieldType, Index, Record, Schema, Stored, Write};
 use crm_core::{Context, Error, Result, Timestamp, Uuid, cell};
@@ -26,6 +26,7 @@ pub static IMPORT_REJECT: Schema = Schema {
         Field::new("created_at", FieldType::Timestamp),
         Field::new("run", FieldType::Uuid).nullable(),
         Field::new("original", FieldType::Json).nullable().personal(),
+        Field::new("kind", FieldType::Text).nullable(),
     ],
     indexes: &[Index::new("crm_import_reject_job", &["job"])],
 };
@@ -78,6 +79,7 @@ pub(super) fn write(
             now.into(),
             run.into(),
             original.into(),
+            reject.kind.as_str().into(),
         ],
     )?;
     Ok(Write::insert(id, record))
@@ -85,7 +87,12 @@ pub(super) fn write(
 
 fn read(stored: &Stored) -> Result<Reject> {
     let r = &stored.record;
+    let kind = r.get("kind").and_then(|v| v.as_str());
     Ok(Reject {
+        kind: match kind {
+            Some(kind) if kind == RejectKind::Conflict.as_str() => RejectKind::Conflict,
+            _ => RejectKind::Invalid,
+        },
         place: r.text("place")?.to_owned(),
         line: r
             .get("line")
