@@ -14,7 +14,7 @@ use crm_store::customers::{
 };
 
 use crate::customers::{Desk, draft};
-use crate::every::on_every_store;
+use crate::stores::on_every_store;
 
 on_every_store!(
     a_row_that_wants_anothers_value_is_put_aside_alone,
@@ -22,6 +22,9 @@ on_every_store!(
     batches_say_which_change_it_was,
     of_many_callers_one_gets_the_value,
 );
+
+/// Fields that were left out, and why.
+type Told = Vec<(Option<String>, RejectKind)>;
 
 async fn declared(desk: &Desk) {
     let card = FieldDef::new("card", FieldKind::Text).unique();
@@ -257,7 +260,7 @@ async fn batches_say_which_change_it_was(desk: Desk) {
             Op::Upsert(row("3", "C-1", 4, 5)),
         ]
     };
-    let told = |done: &[crm_core::Result<OpDone>]| -> Vec<(Change, Vec<(Option<String>, RejectKind)>)> {
+    let told = |done: &[crm_core::Result<OpDone>]| -> Vec<(Change, Told)> {
         done.iter()
             .map(|done| match done {
                 Ok(OpDone::Upserted(upserted)) => (
