@@ -31,8 +31,6 @@ mod own;
 mod people;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod postgres;
-#[cfg(all(feature = "mysql", feature = "postgres"))]
-mod race;
 mod segments;
 #[cfg(feature = "sqlite")]
 mod segments_kill;

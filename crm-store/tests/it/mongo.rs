@@ -89,7 +89,7 @@ pub(crate) async fn fresh() -> Option<(Arc<dyn RecordStore>, Scratch)> {
 /// As [`fresh`], among other stores.
 pub(crate) async fn opened() -> Option<Opened> {
     let (store, scratch) = fresh().await?;
-    Some(Opened::new("mongodb", store, 2, scratch))
+    Some(Opened::new("mongodb", store, 1, scratch))
 }
 
 crm_core::store_suite!(suite, async { or_memory(opened().await) });

@@ -165,7 +165,7 @@ pub(crate) async fn mysql() -> Option<Opened> {
     let own = Own::mysql().await?;
     let config = MysqlConfig::default().wait(Duration::from_secs(30));
     let store = Arc::new(own.open_mysql(config).await);
-    Some(Opened::new("mysql", store, 2, own))
+    Some(Opened::new("mysql", store, 1, own))
 }
 
 /// A PostgreSQL store of the test's own.
@@ -173,5 +173,5 @@ pub(crate) async fn postgres() -> Option<Opened> {
     let own = Own::postgres().await?;
     let config = PostgresConfig::default().wait(Duration::from_secs(30));
     let store = Arc::new(own.open_postgres(config).await);
-    Some(Opened::new("postgres", store, 2, own))
+    Some(Opened::new("postgres", store, 1, own))
 }

@@ -82,8 +82,13 @@ impl Opened {
         }
     }
 
-    fn memory() -> Self {
+    pub(crate) fn memory() -> Self {
         Self::new("memory", Arc::new(MemoryStore::new("records")), 20, ())
+    }
+
+    pub(crate) async fn sqlite() -> Self {
+        let (file, folder) = crate::conformance::on_file().await;
+        Self::new("sqlite", file, 3, folder)
     }
 }
 
@@ -117,11 +122,48 @@ pub(crate) async fn servers() -> Vec<Opened> {
 
 /// All stores, empty.
 pub(crate) async fn stores() -> Vec<Opened> {
-    let (file, folder) = crate::conformance::on_file().await;
-    let mut stores = vec![Opened::memory(), Opened::new("sqlite", file, 3, folder)];
+    let mut stores = vec![Opened::memory(), Opened::sqlite().await];
     stores.extend(servers().await);
     stores
 }
+
+/// Runs `async fn case(opened: Opened)` on every store, each in a test of its own, so that long ones run side by side.
+macro_rules! on_each_store {
+    ($($case:ident),* $(,)?) => {
+        mod in_memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)] async fn $case() {
+                super::$case(crate::stores::Opened::memory()).await
+            })*
+        }
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)] async fn $case() {
+                super::$case(crate::stores::Opened::sqlite().await).await
+            })*
+        }
+        #[cfg(all(feature = "mysql", feature = "postgres"))]
+        mod on_mysql {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)] async fn $case() {
+                let Some(opened) = crate::own::mysql().await else { return };
+                super::$case(opened).await
+            })*
+        }
+        #[cfg(all(feature = "mysql", feature = "postgres"))]
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)] async fn $case() {
+                let Some(opened) = crate::own::postgres().await else { return };
+                super::$case(opened).await
+            })*
+        }
+        #[cfg(feature = "mongodb")]
+        mod on_mongodb {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)] async fn $case() {
+                let Some(opened) = crate::mongo::opened().await else { return };
+                super::$case(opened).await
+            })*
+        }
+    };
+}
+pub(crate) use on_each_store;
 
 /// Runs `async fn case(desk: Desk)` on every store; each case gets a tenant of its own.
 macro_rules! on_every_store {
