@@ -346,8 +346,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         (changed, None)
     }
 
-    /// Runs a statement whose first column is an id and adds the others to these columns, one by one: how many rows there
-    /// were, and the last id. Drivers that can do without a [`Value`] for each of them do so.
+    /// Runs a statement whose first column is an id and adds the others to these columns, which come without rows: how many
+    /// there were, and the last id. Drivers that can do without a [`Value`] for each of them do so.
     async fn columns(
         connection: &mut Self::Connection,
         sql: Sql,

@@ -1,38 +1,31 @@
 //! A connection to a SQLite file as it is, whatever is in it: for copies and their checks.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crm_core::{Error, ErrorKind, Result};
-use futures_util::TryStreamExt as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqlSafeStr};
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::mpsc;
 
 use super::Dialect;
-use super::sqlite::{Sqlite, classify};
+use super::sqlite::{Failure, Link, Sqlite, classify};
 
-/// Instructions between two looks at whether to stop: about a tenth of a millisecond.
-const STEPS: i32 = 10_000;
+/// Rows that are handed out together.
+const ROWS: usize = 512;
+/// How many such batches wait at most.
+const BATCHES: usize = 2;
 
 /// A connection whose statements stop when it is dropped.
 pub(in crate::sql) struct Raw {
-    connection: SqliteConnection,
-    stop: Stop,
+    link: Link,
 }
 
-/// Dropped, it stops what runs on the connection.
-struct Stop(Arc<AtomicBool>);
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn failed(error: sqlx::Error) -> Error {
+fn failed(error: rusqlite::Error) -> Error {
     classify(&error).into_error()
+}
+
+fn lost(failure: Failure) -> Error {
+    failure.fault().into_error()
 }
 
 fn quoted(name: &str) -> String {
@@ -44,77 +37,73 @@ fn quoted(name: &str) -> String {
 impl Raw {
     /// Opens a file that others may use at the same time.
     pub(in crate::sql) async fn shared(path: &Path) -> Result<Self> {
-        Self::open(SqliteConnectOptions::new().filename(path)).await
+        Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).await
     }
 
     /// Opens a file without changing anything about it.
     pub(in crate::sql) async fn read_only(path: &Path) -> Result<Self> {
-        Self::open(SqliteConnectOptions::new().filename(path).read_only(true)).await
+        Self::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY).await
     }
 
     /// Opens a file that is ours alone.
     pub(in crate::sql) async fn own(path: &Path) -> Result<Self> {
-        let options = SqliteConnectOptions::new().filename(path);
-        Self::open(options.synchronous(SqliteSynchronous::Full)).await
+        let raw = Self::shared(path).await?;
+        raw.ask(|connection| connection.execute_batch("PRAGMA synchronous = FULL"))
+            .await?;
+        Ok(raw)
     }
 
-    async fn open(options: SqliteConnectOptions) -> Result<Self> {
-        let mut connection = options
-            .create_if_missing(false)
-            .busy_timeout(Duration::from_secs(5))
-            .disable_statement_logging()
-            .connect()
-            .await
-            .map_err(failed)?;
-        let stop = Stop(Arc::new(AtomicBool::new(false)));
-        let stopped = stop.0.clone();
-        connection
-            .lock_handle()
-            .await
-            .map_err(failed)?
-            .set_progress_handler(STEPS, move || !stopped.load(Ordering::Relaxed));
-        Ok(Self { connection, stop })
+    async fn open(path: &Path, flags: OpenFlags) -> Result<Self> {
+        let path = path.to_owned();
+        let open = move || {
+            let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            Ok(connection)
+        };
+        let link = Link::open(open).await.map_err(lost)?;
+        Ok(Self { link })
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let done = self.link.on(move |session| session.connection().and_then(work));
+        done.await.map_err(lost)?.map_err(failed)
     }
 
     /// Closes the file, and says when that failed.
     pub(in crate::sql) async fn close(self) -> Result<()> {
-        let Self { connection, stop } = self;
-        let closed = connection.close().await.map_err(failed);
-        drop(stop);
-        closed
+        let closed = self.link.on(|session| session.close());
+        closed.await.map_err(lost)?.map_err(failed)
     }
 
-    async fn text(&mut self, sql: &'static str) -> Result<Vec<String>> {
-        let rows = sqlx::query(sql)
-            .fetch_all(&mut self.connection)
-            .await
-            .map_err(failed)?;
-        rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
+    async fn text(&self, sql: &'static str) -> Result<Vec<String>> {
+        self.ask(move |connection| {
+            let mut statement = connection.prepare(sql)?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        })
+        .await
     }
 
     /// The size of the database in bytes.
     pub(in crate::sql) async fn bytes(&mut self) -> Result<u64> {
         let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
-        let row = sqlx::query(sql)
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(failed)?;
-        let bytes: i64 = row.try_get(0).map_err(failed)?;
+        let bytes: i64 = self
+            .ask(move |connection| connection.query_row(sql, [], |row| row.get(0)))
+            .await?;
         Ok(u64::try_from(bytes).unwrap_or_default())
     }
 
     /// Copies the database, as it is at this moment, to a new file (<https://www.sqlite.org/lang_vacuum.html>).
     pub(in crate::sql) async fn copy_to(&mut self, path: &Path) -> Result<()> {
-        let Some(name) = path.to_str() else {
+        let Some(name) = path.to_str().map(str::to_owned) else {
             return Err(
                 Error::config("SQLite only writes files whose names are UTF-8").with("setting", "path")
             );
         };
-        let done = sqlx::query("VACUUM INTO ?")
-            .bind(name)
-            .execute(&mut self.connection)
-            .await;
-        done.map(|_| ()).map_err(failed)
+        let done = self.ask(move |connection| connection.execute("VACUUM INTO ?", [name]));
+        done.await.map(|_| ())
     }
 
     /// Checks every page, and every row against every index; and that the ledger's tables are there.
@@ -158,48 +147,36 @@ impl Raw {
         table: &str,
         take: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<()> {
-        let columns = sqlx::query("SELECT name, pk FROM pragma_table_info(?) ORDER BY cid")
-            .bind(table)
-            .fetch_all(&mut self.connection)
-            .await
-            .map_err(failed)?;
-        let (mut values, mut key) = (String::new(), Vec::new());
-        for column in &columns {
-            let name = quoted(column.try_get(0).map_err(failed)?);
-            let place: i64 = column.try_get(1).map_err(failed)?;
-            if !values.is_empty() {
-                values.push_str(" || ',' || ");
+        let table = table.to_owned();
+        let (batches, mut given) = mpsc::channel::<Vec<Vec<u8>>>(BATCHES);
+        let read = self.ask(move |connection| {
+            let sql = in_order(connection, &table)?;
+            let mut statement = connection.prepare(&sql)?;
+            let mut rows = statement.query([])?;
+            let mut batch = Vec::with_capacity(ROWS);
+            while let Some(row) = rows.next()? {
+                batch.push(row.get_ref(0)?.as_bytes()?.to_vec());
+                // Nobody takes it: nobody waits for the end either.
+                if batch.len() == ROWS && batches.blocking_send(std::mem::take(&mut batch)).is_err() {
+                    return Ok(());
+                }
             }
-            values.push_str(&format!("quote({name})"));
-            if place > 0 {
-                key.push((place, name));
+            let _ = batches.blocking_send(batch);
+            Ok(())
+        });
+        let taken = async {
+            while let Some(batch) = given.recv().await {
+                batch.iter().for_each(|row| take(row));
             }
-        }
-        key.sort();
-        let order = match key.is_empty() {
-            true => "rowid".to_owned(),
-            false => key
-                .into_iter()
-                .map(|(_, name)| name)
-                .collect::<Vec<_>>()
-                .join(", "),
         };
-        // Names come from the file itself, quoted.
-        let sql = format!("SELECT {values} FROM {} ORDER BY {order}", quoted(table));
-        let sql = AssertSqlSafe(sql).into_sql_str();
-        let mut rows = sqlx::query(sql).fetch(&mut self.connection);
-        while let Some(row) = rows.try_next().await.map_err(failed)? {
-            take(row.try_get_unchecked(0).map_err(failed)?);
-        }
-        Ok(())
+        let (read, ()) = tokio::join!(read, taken);
+        read
     }
 
     /// Removes the list of a backup, if there is one.
     pub(in crate::sql) async fn forget_list(&mut self) -> Result<()> {
-        let done = sqlx::query("DROP TABLE IF EXISTS crm_backup")
-            .execute(&mut self.connection)
-            .await;
-        done.map(|_| ()).map_err(failed)
+        self.ask(|connection| connection.execute_batch("DROP TABLE IF EXISTS crm_backup"))
+            .await
     }
 
     /// Writes the list of a backup: name, rows and hash of each table. Returns when it, and so the file, is on the disk.
@@ -207,23 +184,23 @@ impl Raw {
         &mut self,
         list: impl Iterator<Item = (&str, u64, &str)>,
     ) -> Result<()> {
-        let mut unit = self.connection.begin().await.map_err(failed)?;
-        sqlx::query(
-            "CREATE TABLE crm_backup (name TEXT NOT NULL PRIMARY KEY, records INTEGER NOT NULL, sha256 TEXT NOT NULL) STRICT",
-        )
-        .execute(&mut *unit)
+        let list: Vec<(String, i64, String)> = list
+            .map(|(name, rows, sha256)| {
+                let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+                (name.to_owned(), rows, sha256.to_owned())
+            })
+            .collect();
+        self.ask(move |connection| {
+            let unit = connection.unchecked_transaction()?;
+            unit.execute_batch(
+                "CREATE TABLE crm_backup (name TEXT NOT NULL PRIMARY KEY, records INTEGER NOT NULL, sha256 TEXT NOT NULL) STRICT",
+            )?;
+            for entry in list {
+                unit.execute("INSERT INTO crm_backup VALUES (?, ?, ?)", entry)?;
+            }
+            unit.commit()
+        })
         .await
-        .map_err(failed)?;
-        for (name, rows, sha256) in list {
-            sqlx::query("INSERT INTO crm_backup VALUES (?, ?, ?)")
-                .bind(name)
-                .bind(i64::try_from(rows).unwrap_or(i64::MAX))
-                .bind(sha256)
-                .execute(&mut *unit)
-                .await
-                .map_err(failed)?;
-        }
-        unit.commit().await.map_err(failed)
     }
 
     /// The list of a backup; none in a file that is no backup.
@@ -231,20 +208,38 @@ impl Raw {
         if !self.tables().await?.iter().any(|table| table == "crm_backup") {
             return Ok(None);
         }
-        let sql = "SELECT name, records, sha256 FROM crm_backup ORDER BY name";
-        let rows = sqlx::query(sql)
-            .fetch_all(&mut self.connection)
-            .await
-            .map_err(failed)?;
-        let entry = |row: &sqlx::sqlite::SqliteRow| {
-            let records: i64 = row.try_get(1).map_err(failed)?;
-            let records = u64::try_from(records).unwrap_or_default();
-            Ok((
-                row.try_get(0).map_err(failed)?,
-                records,
-                row.try_get(2).map_err(failed)?,
-            ))
-        };
-        rows.iter().map(entry).collect::<Result<_>>().map(Some)
+        let list = self.ask(|connection| {
+            let mut statement = connection.prepare("SELECT name, records, sha256 FROM crm_backup ORDER BY name")?;
+            let entry = |row: &rusqlite::Row<'_>| {
+                let records: i64 = row.get(1)?;
+                Ok((row.get(0)?, u64::try_from(records).unwrap_or_default(), row.get(2)?))
+            };
+            statement.query_map([], entry)?.collect()
+        });
+        list.await.map(Some)
     }
+}
+
+/// The question for every row of a table in the order of its key. Names come from the file itself, quoted.
+fn in_order(connection: &Connection, table: &str) -> rusqlite::Result<String> {
+    let mut columns = connection.prepare("SELECT name, pk FROM pragma_table_info(?) ORDER BY cid")?;
+    let mut columns = columns.query([table])?;
+    let (mut values, mut key) = (String::new(), Vec::new());
+    while let Some(column) = columns.next()? {
+        let name = quoted(column.get_ref(0)?.as_str()?);
+        let place: i64 = column.get(1)?;
+        if !values.is_empty() {
+            values.push_str(" || ',' || ");
+        }
+        values.push_str(&format!("quote({name})"));
+        if place > 0 {
+            key.push((place, name));
+        }
+    }
+    key.sort();
+    let order = match key.is_empty() {
+        true => "rowid".to_owned(),
+        false => key.into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(", "),
+    };
+    Ok(format!("SELECT {values} FROM {} ORDER BY {order}", quoted(table)))
 }

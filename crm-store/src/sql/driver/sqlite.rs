@@ -1,19 +1,21 @@
 //! SQLite: bundled, in WAL mode with full durability, or in memory.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use crm_core::capability::StoreCapability;
 use crm_core::record::{FieldType, Schema, Value};
-use crm_core::{Column, Error, ErrorKind, Result, Timestamp, Uuid};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Row, SqlSafeStr};
+use crm_core::{Column, Error, ErrorKind, Result, Uuid};
+use rusqlite::{Connection, OpenFlags};
 
 use super::super::compile::Sql;
-use super::{Dialect, Driver, Fault, JsonType, Key, Role, json_path, json_text, percent_decode};
+use super::{Dialect, Driver, Fault, JsonType, Key, Role, json_path, percent_decode};
+
+mod link;
+
+pub(in crate::sql) use link::{Failure, Link};
 
 /// How a SQLite file is used. [`SqliteConfig::default`] is right for most.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,43 +195,52 @@ impl Sqlite {
         }
     }
 
-    fn options(&self, role: Role) -> SqliteConnectOptions {
+    /// How a connection of this role is opened, settings and all.
+    fn opener(&self, role: Role) -> impl FnOnce() -> rusqlite::Result<Connection> + Send + 'static {
+        let (place, wait) = (self.place.clone(), self.config.wait);
         let kib = self.config.cache_bytes / 1024;
-        let options = SqliteConnectOptions::new()
-            .busy_timeout(self.config.wait)
-            .foreign_keys(true)
-            .synchronous(SqliteSynchronous::Full)
-            .pragma("temp_store", "MEMORY")
-            .statement_cache_capacity(256)
-            .row_buffer_size(1024)
-            .disable_statement_logging();
-        let options = match &self.place {
-            Place::File { path, create } => options
-                .filename(path)
-                .create_if_missing(*create)
-                .journal_mode(SqliteJournalMode::Wal)
+        move || {
+            // A connection is used by one thread only; SQLite need not guard it.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = match &place {
+                Place::File { path, create: true } => {
+                    Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?
+                }
+                Place::File { path, .. } => Connection::open_with_flags(path, flags)?,
+                Place::Memory { name } => {
+                    let flags = flags | OpenFlags::SQLITE_OPEN_CREATE;
+                    Connection::open_with_flags_and_vfs(name, flags, "memdb")?
+                }
+            };
+            connection.busy_timeout(wait)?;
+            if let Place::File { .. } = &place {
                 // Fewer, larger checkpoints: a page that is written often goes to the file once.
-                .pragma("wal_autocheckpoint", "16384"),
-            Place::Memory { name } => options.filename(name).create_if_missing(true).vfs("memdb"),
-        };
-        match role {
-            Role::Writer => options.pragma("cache_size", format!("-{kib}")),
-            Role::Reader => options
-                .pragma("query_only", "ON")
-                .pragma("cache_size", format!("-{}", kib / 4)),
+                connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 16384")?;
+            }
+            connection.execute_batch(
+                "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY",
+            )?;
+            let kib = match role {
+                Role::Writer => kib,
+                Role::Reader => {
+                    connection.execute_batch("PRAGMA query_only = ON")?;
+                    kib / 4
+                }
+            };
+            connection.pragma_update(None, "cache_size", -i64::try_from(kib).unwrap_or(i64::MAX))?;
+            Ok(connection)
         }
     }
 
-    async fn open(&self, role: Role) -> Result<SqliteConnection> {
-        let options = self.options(role);
+    async fn open(&self, role: Role) -> Result<Link> {
         // Turning on WAL takes a lock that SQLite does not wait for by itself; processes that start together do.
         let pause = Duration::from_millis(10);
         let mut left = self.config.wait;
         loop {
-            match options.connect().await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => {
-                    let error = self.opening(&error);
+            match Link::open(self.opener(role)).await {
+                Ok(link) => return Ok(link),
+                Err(failure) => {
+                    let error = self.opening(&failure);
                     if error.kind() != ErrorKind::Unavailable || left.is_zero() {
                         return Err(error);
                     }
@@ -241,23 +252,27 @@ impl Sqlite {
     }
 
     /// What kept the file from being opened, told in terms of the setting.
-    fn opening(&self, error: &sqlx::Error) -> Error {
+    fn opening(&self, failure: &Failure) -> Error {
         let place = match &self.place {
             Place::File { path, .. } => path.display().to_string(),
             Place::Memory { .. } => ":memory:".to_owned(),
         };
-        let told = |message: &'static str| {
+        let setting = |message: &'static str| {
             Error::config(message)
                 .with("setting", "url")
                 .with("path", &place)
                 .operation("store.open")
         };
-        match primary(error) {
-            Some(code::CANTOPEN | code::IOERR) => told(
+        let code = match failure {
+            Failure::Sqlite(error) => told(error).map(|(code, _)| code & 0xff),
+            Failure::Thread => None,
+        };
+        match code {
+            Some(code::CANTOPEN | code::IOERR) => setting(
                 "the SQLite file cannot be opened or made; check that its folder is there and that both may be written",
             ),
             Some(code::READONLY) => {
-                told("the SQLite file cannot be written; check its permissions and the disk's")
+                setting("the SQLite file cannot be written; check its permissions and the disk's")
             }
             Some(code::NOTADB | code::CORRUPT) => Error::new(
                 ErrorKind::Corrupt,
@@ -266,17 +281,18 @@ impl Sqlite {
             .with("setting", "url")
             .with("path", &place)
             .operation("store.open"),
-            _ => classify(error)
+            _ => failure
+                .fault()
                 .into_error()
                 .with("path", &place)
                 .operation("store.open"),
         }
     }
 
-    async fn read_back(&self, connection: &mut SqliteConnection) -> Result<()> {
-        let durable = matches!(self.place, Place::File { .. });
+    /// Refuses a connection that did not take a setting.
+    async fn read_back(&self, link: &Link) -> Result<()> {
         let mut wanted = vec![("synchronous", "2"), ("foreign_keys", "1")];
-        if durable {
+        if matches!(self.place, Place::File { .. }) {
             wanted.push(("journal_mode", "wal"));
         }
         for (pragma, wanted) in wanted {
@@ -285,11 +301,9 @@ impl Sqlite {
                 "foreign_keys" => "SELECT CAST(foreign_keys AS TEXT) FROM pragma_foreign_keys",
                 _ => "SELECT CAST(journal_mode AS TEXT) FROM pragma_journal_mode",
             };
-            let row = sqlx::query(sql)
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(|e| self.opening(&e))?;
-            let found: String = row.try_get(0).map_err(|e| self.opening(&e))?;
+            let found = link.on(move |session| session.connection()?.query_row(sql, [], |row| row.get(0)));
+            let found: rusqlite::Result<String> = found.await.map_err(|failure| self.opening(&failure))?;
+            let found = found.map_err(|error| self.opening(&error.into()))?;
             if !found.eq_ignore_ascii_case(wanted) {
                 return Err(Error::config(
                     "SQLite did not take a setting that durability needs; the file system may not support it",
@@ -304,34 +318,30 @@ impl Sqlite {
     }
 }
 
-fn extended(error: &sqlx::Error) -> Option<i32> {
-    error
-        .as_database_error()
-        .and_then(|e| e.code())
-        .and_then(|code| code.parse().ok())
-}
-
-fn primary(error: &sqlx::Error) -> Option<i32> {
-    extended(error).map(|code| code & 0xff)
+/// The extended code and the message of SQLite's own errors.
+fn told(error: &rusqlite::Error) -> Option<(i32, &str)> {
+    match error {
+        rusqlite::Error::SqliteFailure(error, message) => {
+            Some((error.extended_code, message.as_deref().unwrap_or_default()))
+        }
+        rusqlite::Error::SqlInputError { error, msg, .. } => Some((error.extended_code, msg)),
+        _ => None,
+    }
 }
 
 /// What a driver error means. SQLite's messages name columns and tables, never values; still only the code is passed on.
-pub(super) fn classify(error: &sqlx::Error) -> Fault {
-    let Some(extended) = extended(error) else {
+pub(super) fn classify(error: &rusqlite::Error) -> Fault {
+    let Some((extended, message)) = told(error) else {
         return Fault::Other(match error {
-            sqlx::Error::WorkerCrashed => {
-                Error::new(ErrorKind::Unavailable, "the SQLite thread has ended").effect_unknown()
-            }
-            sqlx::Error::Io(e) => {
-                Error::new(ErrorKind::Unavailable, "SQLite cannot be reached").with("io", e.kind())
-            }
-            sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..) => {
                 Error::new(ErrorKind::Corrupt, "a stored value is not what its schema says")
             }
             _ => Error::unexpected("the SQLite driver failed"),
         });
     };
-    let message = error.as_database_error().map(|e| e.message()).unwrap_or_default();
     if matches!(extended, code::CONSTRAINT_UNIQUE | code::CONSTRAINT_PRIMARYKEY) {
         return Fault::Taken(Key::Fields(key_fields(message)));
     }
@@ -378,88 +388,6 @@ fn key_fields(message: &str) -> Vec<String> {
         .filter(|name| *name != "tenant")
         .map(str::to_owned)
         .collect()
-}
-
-fn bind(value: Value, arguments: &mut sqlx::sqlite::SqliteArguments) -> Result<(), Fault> {
-    let added = match value {
-        Value::Null => arguments.add(None::<i64>),
-        Value::Bool(flag) => arguments.add(i64::from(flag)),
-        Value::Int(int) => arguments.add(int),
-        Value::Float(float) => arguments.add(float),
-        Value::Text(text) => arguments.add(text),
-        Value::Bytes(bytes) => arguments.add(bytes),
-        Value::Timestamp(time) => arguments.add(time.as_micros()),
-        Value::Uuid(id) => arguments.add(id.as_bytes().to_vec()),
-        Value::Json(json) => arguments.add(json.to_string()),
-    };
-    added.map_err(|_| Fault::Other(Error::unexpected("a value could not be bound")))
-}
-
-/// The text of a column, without a copy.
-fn borrowed(row: &SqliteRow, column: usize) -> Result<Option<&str>, Fault> {
-    row.try_get_unchecked(column).map_err(|_| damaged(column))
-}
-
-fn damaged(column: usize) -> Fault {
-    Fault::Other(
-        Error::new(ErrorKind::Corrupt, "a stored value is not what its schema says").with("column", column),
-    )
-}
-
-fn read(row: &SqliteRow, column: usize, ty: FieldType) -> Result<Value, Fault> {
-    macro_rules! get {
-        ($ty:ty) => {
-            row.try_get_unchecked::<Option<$ty>, _>(column)
-                .map_err(|_| damaged(column))?
-        };
-    }
-    let value = match ty {
-        FieldType::Bool => get!(i64).map(|v| Value::Bool(v != 0)),
-        FieldType::Int => get!(i64).map(Value::Int),
-        FieldType::Float => get!(f64).map(Value::Float),
-        FieldType::Text => get!(String).map(Value::Text),
-        FieldType::Bytes => get!(Vec<u8>).map(Value::Bytes),
-        FieldType::Timestamp => get!(i64).map(|v| Value::Timestamp(Timestamp::from_micros(v))),
-        FieldType::Uuid => match get!(&[u8]) {
-            None => None,
-            Some(bytes) => Some(Value::Uuid(Uuid::from_slice(bytes).map_err(|_| damaged(column))?)),
-        },
-        FieldType::Json => match get!(&str) {
-            None => None,
-            Some(text) => Some(Value::Json(
-                serde_json::from_str(text).map_err(|_| damaged(column))?,
-            )),
-        },
-    };
-    Ok(value.unwrap_or(Value::Null))
-}
-
-/// A connection. Dropped in the middle of a statement, it stops the statement: else a question that nobody waits for any
-/// more would be worked on to its end.
-pub struct Link {
-    connection: SqliteConnection,
-    stop: Arc<AtomicBool>,
-}
-
-/// Instructions of SQLite's machine between two looks at whether to stop: some ten microseconds.
-const STEPS: i32 = 1000;
-
-impl Link {
-    async fn new(mut connection: SqliteConnection) -> Result<Self, sqlx::Error> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        connection
-            .lock_handle()
-            .await?
-            .set_progress_handler(STEPS, move || !stopped.load(Ordering::Relaxed));
-        Ok(Self { connection, stop })
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Driver for Sqlite {}
@@ -627,32 +555,18 @@ impl Dialect for Sqlite {
     }
 
     async fn connect(&self, role: Role) -> Result<Link> {
-        let mut connection = self.open(role).await?;
-        self.read_back(&mut connection).await?;
-        Link::new(connection).await.map_err(|e| self.opening(&e))
+        let link = self.open(role).await?;
+        self.read_back(&link).await?;
+        Ok(link)
     }
 
     async fn execute(link: &mut Link, sql: Sql) -> Result<u64, Fault> {
-        let (text, arguments) = prepared(sql)?;
-        let done = sqlx::query_with(text, arguments)
-            .execute(&mut link.connection)
-            .await;
-        done.map(|done| done.rows_affected()).map_err(|e| classify(&e))
+        link.run(move |session| session.execute(sql)).await
     }
 
     async fn query(link: &mut Link, sql: Sql, types: &[FieldType]) -> Result<Vec<Vec<Value>>, Fault> {
-        use futures_util::TryStreamExt as _;
-        let (text, arguments) = prepared(sql)?;
-        let mut rows = sqlx::query_with(text, arguments).fetch(&mut link.connection);
-        let mut answer = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
-            let values = types
-                .iter()
-                .enumerate()
-                .map(|(column, ty)| read(&row, column, *ty));
-            answer.push(values.collect::<Result<Vec<Value>, Fault>>()?);
-        }
-        Ok(answer)
+        let types = types.to_vec();
+        link.run(move |session| session.query(sql, &types)).await
     }
 
     async fn columns(
@@ -662,86 +576,40 @@ impl Dialect for Sqlite {
         whole: &[bool],
         columns: &mut [Column],
     ) -> Result<(usize, Option<Uuid>), Fault> {
-        use futures_util::TryStreamExt as _;
-        let (text, arguments) = prepared(sql)?;
-        let mut rows = sqlx::query_with(text, arguments).fetch(&mut link.connection);
-        let (mut count, mut last) = (0, None);
-        while let Some(row) = rows.try_next().await.map_err(|e| classify(&e))? {
-            count += 1;
-            last = read(&row, 0, FieldType::Uuid)?.as_uuid();
-            let kinds = types.iter().skip(1).zip(whole).enumerate();
-            for (column, (at, (ty, whole))) in columns.iter_mut().zip(kinds) {
-                if *ty == FieldType::Text {
-                    column.push_text(borrowed(&row, at + 1)?);
-                } else {
-                    let value = json_text(read(&row, at + 1, *ty)?, *whole);
-                    column.push(value).map_err(Fault::Other)?;
-                }
-            }
+        let (types, whole) = (types.to_vec(), whole.to_vec());
+        // They are filled on the other thread; as they come without rows, that copies names only.
+        let mut filled = columns.to_vec();
+        let work = move |session: &mut link::Session| {
+            let done = session.columns(sql, &types, &whole, &mut filled)?;
+            Ok((done, filled))
+        };
+        let (done, filled) = link.run(work).await?;
+        for (column, filled) in columns.iter_mut().zip(filled) {
+            *column = filled;
         }
-        Ok((count, last))
+        Ok(done)
     }
 
     async fn inserted(link: &mut Link) -> Result<usize, Fault> {
-        let row = sqlx::query("SELECT changes()")
-            .fetch_one(&mut link.connection)
-            .await;
-        let rows = row
-            .and_then(|row| row.try_get::<i64, _>(0))
-            .map_err(|e| classify(&e))?;
+        let rows = link
+            .run(|session| session.changed().map_err(|error| classify(&error)))
+            .await?;
         Ok(usize::try_from(rows).unwrap_or_default())
     }
 
-    /// One hop to the connection's thread for all of them: the statements are one text.
+    /// One trip to the connection's thread for all of them.
     async fn pipeline(link: &mut Link, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
-        use futures_util::TryStreamExt as _;
-        let mut changed = Vec::with_capacity(statements.len());
-        let (text, arguments) = match joined(statements) {
-            Ok(joined) => joined,
-            Err(fault) => return (changed, Some(fault)),
-        };
-        #[expect(deprecated, reason = "the only way to hear of each statement of several")]
-        let mut answers = sqlx::query_with(text, arguments).fetch_many(&mut link.connection);
-        loop {
-            match answers.try_next().await {
-                Ok(Some(sqlx::Either::Left(done))) => changed.push(done.rows_affected()),
-                Ok(Some(sqlx::Either::Right(_))) => {}
-                Ok(None) => return (changed, None),
-                Err(error) => return (changed, Some(classify(&error))),
-            }
+        match link.on(move |session| session.pipeline(statements)).await {
+            Ok(done) => done,
+            Err(failure) => (Vec::new(), Some(failure.fault())),
         }
     }
-}
-
-fn joined(statements: Vec<Sql>) -> Result<(sqlx::SqlStr, sqlx::sqlite::SqliteArguments), Fault> {
-    let mut all = String::new();
-    let mut arguments = sqlx::sqlite::SqliteArguments::default();
-    for sql in statements {
-        let (text, binds) = sql.into_parts();
-        all.push_str(&text);
-        all.push(';');
-        binds
-            .into_iter()
-            .try_for_each(|value| bind(value, &mut arguments))?;
-    }
-    Ok((AssertSqlSafe(all).into_sql_str(), arguments))
 }
 
 fn statement(text: &'static str) -> Sql {
     let mut sql = Sql::new::<Sqlite>();
     sql.push(text);
     sql
-}
-
-fn prepared(sql: Sql) -> Result<(sqlx::SqlStr, sqlx::sqlite::SqliteArguments), Fault> {
-    let (text, binds) = sql.into_parts();
-    let mut arguments = sqlx::sqlite::SqliteArguments::default();
-    arguments.reserve(binds.len(), 0);
-    binds
-        .into_iter()
-        .try_for_each(|value| bind(value, &mut arguments))?;
-    // The text is made by `compile` alone: fixed words, quoted names of `&'static` schemas, placeholders.
-    Ok((AssertSqlSafe(text).into_sql_str(), arguments))
 }
 
 #[cfg(test)]
