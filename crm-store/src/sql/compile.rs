@@ -506,17 +506,8 @@ pub(crate) fn insert<D: Dialect>(
     taken: Taken,
 ) -> Question {
     let mut sql = Sql::new::<D>();
-    sql.push(if taken == Taken::Replace {
-        "INSERT INTO "
-    } else {
-        D::INSERT
-    })
-    .table(schema.name)
-    .push(" (")
-    .name("tenant")
-    .push(", ");
-    record_columns(&mut sql, schema);
-    sql.push(") VALUES ").list(", ", rows, |sql, (id, record)| {
+    into_table(&mut sql, schema);
+    sql.list(", ", rows, |sql, (id, record)| {
         sql.push("(")
             .bind(tenant.as_str().into())
             .push(", ")
@@ -534,6 +525,38 @@ pub(crate) fn insert<D: Dialect>(
     }
     sql.push(" RETURNING ").name("id").push(", ").name("version");
     (sql, vec![FieldType::Uuid, FieldType::Int])
+}
+
+/// `INSERT INTO <table> (<columns>) VALUES `.
+fn into_table(sql: &mut Sql, schema: &'static Schema) {
+    sql.push("INSERT INTO ")
+        .table(schema.name)
+        .push(" (")
+        .name("tenant")
+        .push(", ");
+    record_columns(sql, schema);
+    sql.push(") VALUES ");
+}
+
+/// An insert of one record whose id and values are given with [`Dialect::insert_each`].
+pub(crate) fn insert_row<D: Dialect>(schema: &'static Schema, tenant: &TenantId) -> Sql {
+    let mut sql = Sql::new::<D>();
+    into_table(&mut sql, schema);
+    sql.push("(").bind(tenant.as_str().into());
+    let mut at = sql.binds();
+    let mut later = |sql: &mut Sql| {
+        at += 1;
+        (sql.placeholder)(&mut sql.text, at);
+    };
+    sql.push(", ");
+    later(&mut sql);
+    sql.push(", 1");
+    for _ in schema.fields {
+        sql.push(", ");
+        later(&mut sql);
+    }
+    sql.push(")");
+    sql
 }
 
 /// Replaces the values of a record that still has a version.

@@ -201,9 +201,16 @@ impl<D: Dialect> Lane<D> {
         self.heard(done)
     }
 
-    /// How many rows the insert that just failed left.
-    pub(crate) async fn inserted(&mut self) -> Result<usize, Fault> {
-        D::inserted(&mut self.connection).await
+    /// Runs a statement once for each row: how many were done, and what the next one failed with.
+    pub(crate) async fn insert_each(&mut self, sql: Sql, rows: Vec<Vec<Value>>) -> (usize, Option<Fault>) {
+        let sql = sql.under(self.lanes.driver.names());
+        let work = D::insert_each(&mut self.connection, sql, rows);
+        let late = || (0, Some(Fault::Lost(late("the database did not answer in time"))));
+        let (done, fault) = within(self.deadline, work).await.unwrap_or_else(late);
+        match fault {
+            Some(fault) => (done, self.heard::<()>(Err(fault)).err()),
+            None => (done, None),
+        }
     }
 
     /// Runs statements one after another up to the first that fails: how many rows each changed, and that failure.

@@ -11,6 +11,8 @@ use super::lane::Lane;
 
 /// Rows of one insert statement at most; beyond this, larger statements are not faster.
 const ROWS: usize = 256;
+/// Rows that are handed over at once to be inserted one by one.
+const ROWS_EACH: usize = 4096;
 
 /// Checks every record before anything is begun.
 pub(super) fn validate(writes: &[Write]) -> Result<()> {
@@ -93,7 +95,10 @@ fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
         };
         let schema = record.schema();
         let (first, rule) = *kind.get_or_insert((schema, taken));
-        let room = (D::MAX_BINDS / (schema.fields.len() + 2)).min(ROWS);
+        let room = match D::ROW_BY_ROW && rule == Taken::Fail {
+            true => ROWS_EACH,
+            false => (D::MAX_BINDS / (schema.fields.len() + 2)).min(ROWS),
+        };
         if !std::ptr::eq(first, schema) || rule != taken || rows.len() == room || !ids.insert(*id) {
             break;
         }
@@ -105,7 +110,7 @@ fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
         }
         rows.push((*id, record));
     }
-    if !rows.is_empty() {
+    if !rows.is_empty() && !(D::ROW_BY_ROW && kind.is_some_and(|(_, taken)| taken == Taken::Fail)) {
         rows.truncate(1 << rows.len().ilog2());
     }
     let (schema, taken) = kind.unwrap_or((&EMPTY, Taken::Fail));
@@ -127,6 +132,18 @@ async fn rows_in<D: Dialect>(
     at: usize,
     outcomes: &mut Vec<Outcome>,
 ) -> Result<()> {
+    if D::ROW_BY_ROW && taken == Taken::Fail {
+        let values = |(id, record): &(Uuid, &Record)| {
+            let mut values = Vec::with_capacity(record.values().len() + 1);
+            values.push(Value::Uuid(*id));
+            values.extend_from_slice(record.values());
+            values
+        };
+        let sql = compile::insert_row::<D>(schema, tenant);
+        let (done, fault) = lane.insert_each(sql, rows.iter().map(values).collect()).await;
+        outcomes.extend(rows.iter().take(done).map(|_| Outcome::Written(1)));
+        return fault.map_or(Ok(()), |fault| Err(collided(schema, at + done, fault)));
+    }
     if !D::ANSWERS_ROWS && taken != Taken::Fail {
         let done = match taken {
             Taken::Replace => replacing(lane, tenant, schema, rows, outcomes).await,
@@ -141,13 +158,6 @@ async fn rows_in<D: Dialect>(
     }
     match statement(lane, tenant, schema, taken, rows, outcomes).await {
         Ok(()) => {}
-        Err(fault @ Fault::Taken(_)) if D::INSERT_KEEPS && taken == Taken::Fail => {
-            let before = match rows.len() {
-                1 => 0,
-                _ => lane.inserted().await.map_err(Fault::into_error)?,
-            };
-            return Err(collided(schema, at + before, fault));
-        }
         Err(Fault::Taken(_)) if rows.len() > 1 => {
             if apart {
                 lane.step(Control::Undo).await?;

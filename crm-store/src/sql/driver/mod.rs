@@ -179,11 +179,9 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     const BEGIN: &'static str;
     /// Whether `(a, b) > (?, ?)` is found by an index on `a, b`.
     const ROW_VALUES: bool = false;
-    /// Begins an insert that fails when a row is taken.
-    const INSERT: &'static str = "INSERT INTO ";
-    /// Whether a failed [`Dialect::INSERT`] keeps the rows before the one that is taken; then [`Dialect::inserted`] tells
-    /// how many.
-    const INSERT_KEEPS: bool = false;
+    /// Whether rows are inserted one by one with [`Dialect::insert_each`], because that is faster than one statement for
+    /// many.
+    const ROW_BY_ROW: bool = false;
     /// Whether callers that come together share one commit (see `group.rs`); for a database with one writer. Servers do
     /// this by themselves.
     const SHARES_COMMITS: bool = false;
@@ -329,9 +327,14 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         types: &[FieldType],
     ) -> Result<Vec<Vec<Value>>, Fault>;
 
-    /// How many rows the insert that just failed left.
-    async fn inserted(_connection: &mut Self::Connection) -> Result<usize, Fault> {
-        Ok(0)
+    /// Runs a statement once for each row, whose values come behind those bound already, up to the first that fails: how
+    /// many were done, and that failure. Only with [`Dialect::ROW_BY_ROW`].
+    async fn insert_each(
+        _connection: &mut Self::Connection,
+        _sql: Sql,
+        _rows: Vec<Vec<Value>>,
+    ) -> (usize, Option<Fault>) {
+        (0, Some(Fault::Other(Error::unexpected("the driver does not insert row by row"))))
     }
     /// Runs statements one after another up to the first that fails, which must leave those before it done: how many rows
     /// each changed, and that failure. Drivers that can hand over several at once do so.

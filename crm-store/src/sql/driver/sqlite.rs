@@ -400,10 +400,7 @@ impl Dialect for Sqlite {
     const TABLE_OPTIONS: &'static str = " STRICT, WITHOUT ROWID";
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const ROW_VALUES: bool = true;
-    // SQLite copies every page that a statement of several rows changes, to be able to undo it alone. A unit of work is
-    // given up whole, so that is in vain.
-    const INSERT: &'static str = "INSERT OR FAIL INTO ";
-    const INSERT_KEEPS: bool = true;
+    const ROW_BY_ROW: bool = true;
     const SHARES_COMMITS: bool = true;
 
     fn capability(&self) -> StoreCapability {
@@ -428,7 +425,12 @@ impl Dialect for Sqlite {
     }
     fn quote(out: &mut String, name: &str) {
         out.push('"');
-        out.push_str(&name.replace('"', "\"\""));
+        for (i, part) in name.split('"').enumerate() {
+            if i > 0 {
+                out.push_str("\"\"");
+            }
+            out.push_str(part);
+        }
         out.push('"');
     }
     fn column_type(ty: FieldType, _key: bool) -> &'static str {
@@ -590,11 +592,12 @@ impl Dialect for Sqlite {
         Ok(done)
     }
 
-    async fn inserted(link: &mut Link) -> Result<usize, Fault> {
-        let rows = link
-            .run(|session| session.changed().map_err(|error| classify(&error)))
-            .await?;
-        Ok(usize::try_from(rows).unwrap_or_default())
+    /// One trip to the connection's thread, one prepared statement for all of them.
+    async fn insert_each(link: &mut Link, sql: Sql, rows: Vec<Vec<Value>>) -> (usize, Option<Fault>) {
+        match link.on(move |session| session.insert_each(sql, &rows)).await {
+            Ok(done) => done,
+            Err(failure) => (0, Some(failure.fault())),
+        }
     }
 
     /// One trip to the connection's thread for all of them.

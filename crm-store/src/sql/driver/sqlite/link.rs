@@ -217,6 +217,25 @@ impl Session {
         Ok((count, last))
     }
 
+    /// Runs a statement once for each row; a row's values come behind those of the statement itself, which stay. How many
+    /// were done, and what the next one failed with.
+    pub(super) fn insert_each(&mut self, sql: Sql, rows: &[Vec<Value>]) -> (usize, Option<Fault>) {
+        let (text, same) = sql.into_parts();
+        let mut done = 0;
+        let mut all = || {
+            let mut statement = self.prepared(&text, &same)?;
+            for row in rows {
+                let mut binds = (same.len() + 1..).zip(row);
+                binds.try_for_each(|(at, value)| statement.raw_bind_parameter(at, Bound(value)))?;
+                exhaust(&mut statement.raw_query())?;
+                done += 1;
+            }
+            Ok(())
+        };
+        let failed = all().err();
+        (done, failed.map(|error| classify(&error)))
+    }
+
     /// Runs statements one after another up to the first that fails: how many rows each changed, and that failure.
     pub(super) fn pipeline(&mut self, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
         let mut changed = Vec::with_capacity(statements.len());
