@@ -6,7 +6,8 @@
 //! cargo bench --features postgres --bench store -- --store postgres://user:password@host/database
 //! ```
 //!
-//! Sections: `insert`, `get`, `email`, `page`, `update`, `scan`, `full`. Every section checks its own answers. The
+//! Sections: `insert`, `get`, `email`, `page`, `update`, `scan`, `full`, and by name only `journalless`: `full` without the
+//! journal that makes an import repeatable and undoable, so the same tables as the loop in C. Every section checks its own answers. The
 //! peers (SQLAlchemy, Python's sqlite3, a loop in C) are in `benches/peers/`; `benches/peers/run` prints both side by
 //! side.
 #![allow(
@@ -159,7 +160,11 @@ async fn run(arguments: Arguments) -> Result<()> {
         bench.scan().await?;
     }
     if wanted("full") {
-        bench.full().await?;
+        bench.full("import of full customers", ImportOptions::default()).await?;
+    }
+    if arguments.section.iter().any(|s| s == "journalless") {
+        let options = ImportOptions::default().without_journal();
+        bench.full("import without a journal", options).await?;
     }
     Ok(())
 }
@@ -385,7 +390,7 @@ impl Bench {
     }
 
     /// The whole way: parsed, normalised, matched against everything stored before, with contact points and references.
-    async fn full(&self) -> Result<()> {
+    async fn full(&self, what: &str, options: ImportOptions) -> Result<()> {
         timed("of it: making the drafts", self.rows, async {
             (0..self.rows).for_each(|n| {
                 std::hint::black_box(draft(n));
@@ -394,13 +399,8 @@ impl Bench {
         .await;
         let customers = Customers::new(self.store.clone(), SystemClock::shared(), RandomIds::shared());
         customers.prepare().await?;
-        let work = customers.import(
-            &self.ctx,
-            "bench",
-            (0..self.rows).map(draft),
-            ImportOptions::default(),
-        );
-        let report = timed("import of full customers", self.rows, work).await?;
+        let work = customers.import(&self.ctx, "bench", (0..self.rows).map(draft), options);
+        let report = timed(what, self.rows, work).await?;
         ensure!(report.created == self.rows && report.rejected == 0, "{report:?}");
         if let Some(file) = &self.file {
             println!(

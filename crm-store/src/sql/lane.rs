@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crm_core::record::{FieldType, Value};
+use crm_core::record::{FieldType, Record, Value};
 use crm_core::{Column, Error, ErrorKind, Result, Uuid};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -201,8 +201,8 @@ impl<D: Dialect> Lane<D> {
         self.heard(done)
     }
 
-    /// Runs a statement once for each row: how many were done, and what the next one failed with.
-    pub(crate) async fn insert_each(&mut self, sql: Sql, rows: Vec<Vec<Value>>) -> (usize, Option<Fault>) {
+    /// Runs a statement once for each record: how many were done, and what the next one failed with.
+    pub(crate) async fn insert_each(&mut self, sql: Sql, rows: Vec<(Uuid, Record)>) -> (usize, Option<Fault>) {
         let sql = sql.under(self.lanes.driver.names());
         let work = D::insert_each(&mut self.connection, sql, rows);
         let late = || (0, Some(Fault::Lost(late("the database did not answer in time"))));

@@ -1,13 +1,13 @@
 //! What a run took in and what it changed, kept row by row: so that the same row is not taken in twice, and so that a
 //! run can be undone.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crm_core::capability::RecordStore;
 use crm_core::customer::{CUSTOMER, Draft};
 use crm_core::query::Filter;
 use crm_core::record::{Field, FieldType, Index, Record, Schema, Stored, Value, Version, Write};
-use crm_core::{Context, CustomerId, Error, Result, Timestamp, Uuid};
+use crm_core::{Context, CustomerId, Error, ErrorKind, Result, Timestamp, Uuid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ use super::super::plain;
 use super::super::shape;
 
 /// One row an import took in. The record's id is a hash over the job's name and the row, so that the same row is found
-/// again by it. `before` holds what the run overwrote, `added` the ids of what it added, both for the customer's first
+/// again by it. `before` holds what the run overwrote, `added` what it added (see `Additions`), both for the customer's first
 /// row of a unit of work; a row that a later run's other row about the same customer made out of date is `superseded`.
 pub static IMPORT_ROW: Schema = Schema {
     name: "crm_import_row",
@@ -26,7 +26,7 @@ pub static IMPORT_ROW: Schema = Schema {
         Field::new("run", FieldType::Uuid),
         Field::new("customer_id", FieldType::Uuid).pseudonym(),
         Field::new("before", FieldType::Json).nullable().personal(),
-        Field::new("added", FieldType::Json).nullable(),
+        Field::new("added", FieldType::Bytes).nullable(),
         Field::new("superseded", FieldType::Bool),
         Field::new("created_at", FieldType::Timestamp),
     ],
@@ -48,10 +48,64 @@ pub(in super::super) struct Before {
 }
 
 /// A record the run added.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Added {
     pub(in super::super) schema: String,
     pub(in super::super) id: Uuid,
+}
+
+/// What a run added for one customer, as it is stored. Most rows of a journal hold nothing else, so it is packed: for each
+/// run of alike records a byte with the length of the schema's name, the name, a byte with the number of ids, the ids.
+#[derive(Debug, Default)]
+struct Additions {
+    bytes: Vec<u8>,
+    /// The schema of the last run, and where the number of its ids stands.
+    last: Option<(&'static str, usize)>,
+}
+
+impl Additions {
+    fn add(&mut self, schema: &'static str, id: Uuid) {
+        let counted = match self.last {
+            Some((name, at)) if name == schema => self.bytes.get_mut(at).filter(|count| **count < u8::MAX),
+            _ => None,
+        };
+        match counted {
+            Some(count) => *count += 1,
+            None => {
+                // Names of schemas are far shorter.
+                let name = schema.as_bytes().get(..usize::from(u8::MAX)).unwrap_or(schema.as_bytes());
+                self.bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+                self.bytes.extend_from_slice(name);
+                self.last = Some((schema, self.bytes.len()));
+                self.bytes.push(1);
+            }
+        }
+        self.bytes.extend_from_slice(id.as_bytes());
+    }
+
+    fn stored(self) -> Value {
+        match self.bytes.is_empty() {
+            true => Value::Null,
+            false => Value::Bytes(self.bytes),
+        }
+    }
+
+    /// What is stored; `None` when it is something else.
+    fn read(bytes: &[u8]) -> Option<Vec<Added>> {
+        let (mut added, mut rest) = (Vec::new(), bytes);
+        while let Some((length, after)) = rest.split_first() {
+            let (name, after) = after.split_at_checked(usize::from(*length))?;
+            let (count, after) = after.split_first()?;
+            let (ids, after) = after.split_at_checked(usize::from(*count) * 16)?;
+            let schema = std::str::from_utf8(name).ok()?;
+            for id in ids.chunks_exact(16) {
+                let (schema, id) = (schema.to_owned(), Uuid::from_slice(id).ok()?);
+                added.push(Added { schema, id });
+            }
+            rest = after;
+        }
+        Some(added)
+    }
 }
 
 /// Under which job and run rows are kept.
@@ -145,7 +199,7 @@ impl Journal {
                     self.run.into(),
                     (*customer).into(),
                     list(&before)?,
-                    list(&added)?,
+                    added.stored(),
                     false.into(),
                     now.into(),
                 ],
@@ -181,7 +235,7 @@ impl Journal {
 
 /// Ids of one kind of record with the version they must have.
 type Overwritten = (&'static Schema, Vec<(Uuid, Option<Version>)>);
-type Changed = BTreeMap<Uuid, (Vec<Before>, Vec<Added>)>;
+type Changed = HashMap<Uuid, (Vec<Before>, Additions)>;
 
 /// What the writes of a unit of work will overwrite and add, by customer.
 async fn changes(store: &dyn RecordStore, ctx: &Context, writes: &[Write]) -> Result<Changed> {
@@ -192,8 +246,7 @@ async fn changes(store: &dyn RecordStore, ctx: &Context, writes: &[Write]) -> Re
         match write {
             Write::Insert { record, .. } => {
                 if let Some(owner) = owner(schema, id, record) {
-                    let schema = schema.name.to_owned();
-                    changed.entry(owner).or_default().1.push(Added { schema, id });
+                    changed.entry(owner).or_default().1.add(schema.name, id);
                 }
             }
             Write::Update { expected, .. } => {
@@ -249,8 +302,16 @@ fn list<T: Serialize>(items: &[T]) -> Result<Value> {
 
 /// What a row of the journal says.
 pub(in super::super) fn read_row(stored: &Stored) -> Result<(Vec<Before>, Vec<Added>)> {
-    let r = &stored.record;
-    Ok((r.json("before")?, r.json("added")?))
+    let added = match stored.record.get("added") {
+        Some(Value::Bytes(bytes)) => Additions::read(bytes),
+        _ => Some(Vec::new()),
+    };
+    let added = added.ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, "a journal cannot be read")
+            .with("schema", IMPORT_ROW.name)
+            .with("field", "added")
+    })?;
+    Ok((stored.record.json("before")?, added))
 }
 
 /// Hashes what is written.
@@ -263,5 +324,28 @@ impl std::io::Write for Hasher<'_> {
     }
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn additions_are_read_as_they_were_noted() {
+        assert_eq!(Additions::default().stored(), Value::Null);
+        let mut noted = Additions::default();
+        let wanted: Vec<(&'static str, Uuid)> = (0..700_u128)
+            .map(|n| (["crm_customer", "crm_point"][usize::from(n % 300 > 3)], Uuid::from_u128(n)))
+            .collect();
+        wanted.iter().for_each(|(schema, id)| noted.add(schema, *id));
+        let Value::Bytes(bytes) = noted.stored() else {
+            panic!("no bytes")
+        };
+        let read = Additions::read(&bytes).unwrap();
+        assert!(read.iter().map(|one| (one.schema.as_str(), one.id)).eq(wanted));
+        // Cut anywhere but between two runs it is refused, not read as less.
+        let cuts = (0..bytes.len()).filter(|at| Additions::read(&bytes[..*at]).is_some()).count();
+        assert_eq!(cuts, 8);
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use crm_core::capability::StoreCapability;
 use crm_core::query::Compare;
-use crm_core::record::{FieldType, Schema, Value};
+use crm_core::record::{FieldType, Record, Schema, Value};
 use crm_core::{Clock, Column, Error, Result, SystemClock, Uuid};
 
 #[cfg(feature = "mysql")]
@@ -327,12 +327,12 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         types: &[FieldType],
     ) -> Result<Vec<Vec<Value>>, Fault>;
 
-    /// Runs a statement once for each row, whose values come behind those bound already, up to the first that fails: how
-    /// many were done, and that failure. Only with [`Dialect::ROW_BY_ROW`].
+    /// Runs a statement once for each record, whose id and values come behind what is bound already, up to the first that
+    /// fails: how many were done, and that failure. Only with [`Dialect::ROW_BY_ROW`].
     async fn insert_each(
         _connection: &mut Self::Connection,
         _sql: Sql,
-        _rows: Vec<Vec<Value>>,
+        _rows: Vec<(Uuid, Record)>,
     ) -> (usize, Option<Fault>) {
         (0, Some(Fault::Other(Error::unexpected("the driver does not insert row by row"))))
     }

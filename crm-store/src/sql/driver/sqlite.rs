@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crm_core::capability::StoreCapability;
-use crm_core::record::{FieldType, Schema, Value};
+use crm_core::record::{FieldType, Record, Schema, Value};
 use crm_core::{Column, Error, ErrorKind, Result, Uuid};
 use rusqlite::{Connection, OpenFlags};
 
@@ -593,7 +593,7 @@ impl Dialect for Sqlite {
     }
 
     /// One trip to the connection's thread, one prepared statement for all of them.
-    async fn insert_each(link: &mut Link, sql: Sql, rows: Vec<Vec<Value>>) -> (usize, Option<Fault>) {
+    async fn insert_each(link: &mut Link, sql: Sql, rows: Vec<(Uuid, Record)>) -> (usize, Option<Fault>) {
         match link.on(move |session| session.insert_each(sql, &rows)).await {
             Ok(done) => done,
             Err(failure) => (0, Some(failure.fault())),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use crm_core::record::{FieldType, Value};
+use crm_core::record::{FieldType, Record, Value};
 use crm_core::{Column, Error, ErrorKind, Timestamp, Uuid};
 use rusqlite::types::{ToSqlOutput, Value as Owned, ValueRef};
 use rusqlite::{CachedStatement, Connection, Rows, ToSql};
@@ -217,15 +217,16 @@ impl Session {
         Ok((count, last))
     }
 
-    /// Runs a statement once for each row; a row's values come behind those of the statement itself, which stay. How many
+    /// Runs a statement once for each record; id and values come behind those of the statement itself, which stay. How many
     /// were done, and what the next one failed with.
-    pub(super) fn insert_each(&mut self, sql: Sql, rows: &[Vec<Value>]) -> (usize, Option<Fault>) {
+    pub(super) fn insert_each(&mut self, sql: Sql, rows: &[(Uuid, Record)]) -> (usize, Option<Fault>) {
         let (text, same) = sql.into_parts();
         let mut done = 0;
         let mut all = || {
             let mut statement = self.prepared(&text, &same)?;
-            for row in rows {
-                let mut binds = (same.len() + 1..).zip(row);
+            for (id, record) in rows {
+                statement.raw_bind_parameter(same.len() + 1, id.as_bytes().as_slice())?;
+                let mut binds = (same.len() + 2..).zip(record.values());
                 binds.try_for_each(|(at, value)| statement.raw_bind_parameter(at, Bound(value)))?;
                 exhaust(&mut statement.raw_query())?;
                 done += 1;
