@@ -160,7 +160,9 @@ async fn run(arguments: Arguments) -> Result<()> {
         bench.scan().await?;
     }
     if wanted("full") {
-        bench.full("import of full customers", ImportOptions::default()).await?;
+        bench
+            .full("import of full customers", ImportOptions::default())
+            .await?;
     }
     if arguments.section.iter().any(|s| s == "journalless") {
         let options = ImportOptions::default().without_journal();

@@ -202,7 +202,11 @@ impl<D: Dialect> Lane<D> {
     }
 
     /// Runs a statement once for each record: how many were done, and what the next one failed with.
-    pub(crate) async fn insert_each(&mut self, sql: Sql, rows: Vec<(Uuid, Record)>) -> (usize, Option<Fault>) {
+    pub(crate) async fn insert_each(
+        &mut self,
+        sql: Sql,
+        rows: Vec<(Uuid, Record)>,
+    ) -> (usize, Option<Fault>) {
         let sql = sql.under(self.lanes.driver.names());
         let work = D::insert_each(&mut self.connection, sql, rows);
         let late = || (0, Some(Fault::Lost(late("the database did not answer in time"))));

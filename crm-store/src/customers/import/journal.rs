@@ -73,7 +73,10 @@ impl Additions {
             Some(count) => *count += 1,
             None => {
                 // Names of schemas are far shorter.
-                let name = schema.as_bytes().get(..usize::from(u8::MAX)).unwrap_or(schema.as_bytes());
+                let name = schema
+                    .as_bytes()
+                    .get(..usize::from(u8::MAX))
+                    .unwrap_or(schema.as_bytes());
                 self.bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
                 self.bytes.extend_from_slice(name);
                 self.last = Some((schema, self.bytes.len()));
@@ -336,7 +339,12 @@ mod tests {
         assert_eq!(Additions::default().stored(), Value::Null);
         let mut noted = Additions::default();
         let wanted: Vec<(&'static str, Uuid)> = (0..700_u128)
-            .map(|n| (["crm_customer", "crm_point"][usize::from(n % 300 > 3)], Uuid::from_u128(n)))
+            .map(|n| {
+                (
+                    ["crm_customer", "crm_point"][usize::from(n % 300 > 3)],
+                    Uuid::from_u128(n),
+                )
+            })
             .collect();
         wanted.iter().for_each(|(schema, id)| noted.add(schema, *id));
         let Value::Bytes(bytes) = noted.stored() else {
@@ -345,7 +353,9 @@ mod tests {
         let read = Additions::read(&bytes).unwrap();
         assert!(read.iter().map(|one| (one.schema.as_str(), one.id)).eq(wanted));
         // Cut anywhere but between two runs it is refused, not read as less.
-        let cuts = (0..bytes.len()).filter(|at| Additions::read(&bytes[..*at]).is_some()).count();
+        let cuts = (0..bytes.len())
+            .filter(|at| Additions::read(&bytes[..*at]).is_some())
+            .count();
         assert_eq!(cuts, 8);
     }
 }

@@ -6,6 +6,7 @@ pub(super) mod journal;
 mod rejects;
 mod sink;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crm_core::activity::{INTERACTION, ORDER};
@@ -13,7 +14,7 @@ use crm_core::capability::{Checkpoint, Delivery, DraftSink, Reject};
 use crm_core::customer::{CONTACT_POINT, CUSTOMER, Draft, EXTERNAL_REF};
 use crm_core::query::{Filter, Query};
 use crm_core::record::{Stored, Write};
-use crm_core::{Context, CustomerId, Error, ErrorKind, Result, Retry, Uuid};
+use crm_core::{Context, CustomerId, Error, ErrorKind, Result, Retry};
 
 pub use job::{IMPORT_JOB, ImportJob, ImportReport, ImportState};
 pub use journal::IMPORT_ROW;
@@ -109,12 +110,6 @@ pub(super) struct Done {
     pub(super) report: ImportReport,
 }
 
-/// A draft that can be stored, and what its row is recognised by.
-struct Taken {
-    clean: Clean,
-    key: Option<Uuid>,
-}
-
 impl Customers {
     /// Stores drafts as one unit of work, together with what `also` adds for the report so far.
     pub(super) async fn store(
@@ -124,7 +119,8 @@ impl Customers {
         journal: Option<&Journal>,
         also: impl Fn(&Done) -> Result<Vec<Write>> + Send + Sync,
     ) -> Result<Done> {
-        let (mut taken, mut rejects) = (Vec::new(), Vec::new());
+        // The drafts that can be stored, what the rows of those are recognised by, and what was put aside.
+        let (mut taken, mut all_keys, mut rejects) = (Vec::new(), Vec::new(), Vec::new());
         let declared = self.declared(ctx).await?;
         let (mut places, mut whole, mut fields) = (Vec::with_capacity(drafts.len()), 0, 0);
         for draft in drafts {
@@ -134,7 +130,8 @@ impl Customers {
             places.push(clean.is_identified());
             if clean.is_identified() {
                 fields += put_aside.len() as u64;
-                taken.push(Taken { clean, key });
+                taken.push(clean);
+                all_keys.extend(key);
             } else {
                 whole += 1;
             }
@@ -142,26 +139,21 @@ impl Customers {
         }
         for _ in 0..TRIES {
             let known = match journal {
-                Some(journal) => {
-                    let keys: Vec<Uuid> = taken.iter().filter_map(|taken| taken.key).collect();
-                    journal.known(&*self.store, ctx, &keys).await?
-                }
+                Some(journal) => journal.known(&*self.store, ctx, &all_keys).await?,
                 None => Known::default(),
             };
             // A row that is in already, and one that stands there twice, says nothing new.
             let mut seen = known.taken.clone();
-            let (mut clean, mut keys) = (Vec::with_capacity(taken.len()), Vec::new());
-            let fresh: Vec<bool> = taken
-                .iter()
-                .map(|taken| match taken.key {
-                    Some(key) if !seen.insert(key) => false,
-                    key => {
-                        clean.push(taken.clean.clone());
-                        keys.extend(key);
-                        true
-                    }
-                })
-                .collect();
+            let fresh: Vec<bool> = match journal {
+                Some(_) => all_keys.iter().map(|key| seen.insert(*key)).collect(),
+                None => vec![true; taken.len()],
+            };
+            let mut clean = Cow::Borrowed(taken.as_slice());
+            let mut keys = Cow::Borrowed(all_keys.as_slice());
+            if fresh.contains(&false) {
+                clean = only(&taken, &fresh);
+                keys = only(&all_keys, &fresh);
+            }
             let Plan {
                 mut writes,
                 outcomes,
@@ -194,7 +186,7 @@ impl Customers {
             report.contact_points = writes.iter().filter(point).count() as u64;
             if let Some(journal) = journal {
                 let now = self.clock.now();
-                let rows = (keys.as_slice(), outcomes.as_slice());
+                let rows = (&*keys, outcomes.as_slice());
                 let entries = journal
                     .entries((&*self.store, ctx), now, rows, &known, &writes)
                     .await?;
@@ -347,6 +339,12 @@ impl Customers {
             .await?;
         Ok(page.items.into_iter().next())
     }
+}
+
+/// Those of the items that are marked.
+fn only<'a, T: Clone>(items: &[T], marks: &[bool]) -> Cow<'a, [T]> {
+    let marked = items.iter().zip(marks).filter(|(_, mark)| **mark);
+    marked.map(|(item, _)| item.clone()).collect()
 }
 
 /// Whether somebody else changed the same customers at the same time: worth matching again.

@@ -334,7 +334,12 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         _sql: Sql,
         _rows: Vec<(Uuid, Record)>,
     ) -> (usize, Option<Fault>) {
-        (0, Some(Fault::Other(Error::unexpected("the driver does not insert row by row"))))
+        (
+            0,
+            Some(Fault::Other(Error::unexpected(
+                "the driver does not insert row by row",
+            ))),
+        )
     }
     /// Runs statements one after another up to the first that fails, which must leave those before it done: how many rows
     /// each changed, and that failure. Drivers that can hand over several at once do so.

@@ -209,10 +209,15 @@ impl Raw {
             return Ok(None);
         }
         let list = self.ask(|connection| {
-            let mut statement = connection.prepare("SELECT name, records, sha256 FROM crm_backup ORDER BY name")?;
+            let mut statement =
+                connection.prepare("SELECT name, records, sha256 FROM crm_backup ORDER BY name")?;
             let entry = |row: &rusqlite::Row<'_>| {
                 let records: i64 = row.get(1)?;
-                Ok((row.get(0)?, u64::try_from(records).unwrap_or_default(), row.get(2)?))
+                Ok((
+                    row.get(0)?,
+                    u64::try_from(records).unwrap_or_default(),
+                    row.get(2)?,
+                ))
             };
             statement.query_map([], entry)?.collect()
         });
@@ -239,7 +244,11 @@ fn in_order(connection: &Connection, table: &str) -> rusqlite::Result<String> {
     key.sort();
     let order = match key.is_empty() {
         true => "rowid".to_owned(),
-        false => key.into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(", "),
+        false => key
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect::<Vec<_>>()
+            .join(", "),
     };
     Ok(format!("SELECT {values} FROM {} ORDER BY {order}", quoted(table)))
 }

@@ -52,7 +52,11 @@ impl Failure {
         match self {
             Self::Sqlite(error) => classify(error),
             Self::Thread => Fault::Lost(
-                Error::new(ErrorKind::Unavailable, "the thread of a SQLite connection has ended").effect_unknown(),
+                Error::new(
+                    ErrorKind::Unavailable,
+                    "the thread of a SQLite connection has ended",
+                )
+                .effect_unknown(),
             ),
         }
     }
@@ -298,7 +302,10 @@ fn damaged(column: usize) -> Fault {
 }
 
 /// The text of a value, without a copy; the outer `None` when it is none.
-#[expect(clippy::option_option, reason = "no text, and a value that is no text, are two things")]
+#[expect(
+    clippy::option_option,
+    reason = "no text, and a value that is no text, are two things"
+)]
 fn text_of(value: ValueRef<'_>) -> Option<Option<&str>> {
     match value {
         ValueRef::Null => Some(None),
