@@ -110,7 +110,8 @@ fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
         }
         rows.push((*id, record));
     }
-    if !rows.is_empty() && !(D::ROW_BY_ROW && kind.is_some_and(|(_, taken)| taken == Taken::Fail)) {
+    let each = D::ROW_BY_ROW && kind.is_some_and(|(_, taken)| taken == Taken::Fail);
+    if !each && !rows.is_empty() {
         rows.truncate(1 << rows.len().ilog2());
     }
     let (schema, taken) = kind.unwrap_or((&EMPTY, Taken::Fail));
