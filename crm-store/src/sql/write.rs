@@ -95,11 +95,14 @@ fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
         };
         let schema = record.schema();
         let (first, rule) = *kind.get_or_insert((schema, taken));
-        let room = match D::ROW_BY_ROW && rule == Taken::Fail {
+        // Row by row, one that comes twice collides by itself.
+        let each = D::ROW_BY_ROW && rule == Taken::Fail;
+        let room = match each {
             true => ROWS_EACH,
             false => (D::MAX_BINDS / (schema.fields.len() + 2)).min(ROWS),
         };
-        if !std::ptr::eq(first, schema) || rule != taken || rows.len() == room || !ids.insert(*id) {
+        let other = !std::ptr::eq(first, schema) || rule != taken || rows.len() == room;
+        if other || (!each && !ids.insert(*id)) {
             break;
         }
         if D::MAX_STATEMENT_BYTES < usize::MAX {
