@@ -60,7 +60,7 @@ refuse "Polars, linfa and ndarray live in crm-analytics" "$light_code" '(^|[^_[:
 # newtype (`pub struct Selector(scraper::Selector);`) is no signature.
 # The feature unstable-raw is there to show sqlx: one file.
 refuse "foreign types stay inside" "$(grep -vE 'pub struct [A-Za-z]+(<.a>)?\([a-z]+::[A-Za-z]+(<.a>)?\);' <<<"$library_code")" \
-  '[[:space:]]pub ((async |const )*fn|struct|enum|type|use) .*(polars|ndarray|linfa|sqlx|lettre|reqwest|scraper)::' 'crm-store/src/sql/raw\.rs'
+  '[[:space:]]pub ((async |const )*fn|struct|enum|type|use) .*(polars|ndarray|linfa|sqlx|rusqlite|lettre|reqwest|scraper)::' 'crm-store/src/sql/raw\.rs'
 
 # Paths of one machine, in any file we give out.
 files=$(cd "$ROOT" && { git ls-files --cached --others --exclude-standard 2>/dev/null || find . -path ./target -prune -o -type f -print; } |

@@ -144,7 +144,7 @@ async fn migrate<D: Dialect>(lane: &mut Lane<D>, schemas: &[&'static Schema]) ->
                 .await
                 .map_err(Fault::into_error)?;
         }
-        for sql in D::statistics(schema) {
+        for sql in D::statistics(schema, lane.parts().0.names()) {
             lane.execute(sql).await.map_err(Fault::into_error)?;
         }
         known.insert(schema.name.to_owned(), (text, hash));

@@ -146,7 +146,7 @@ impl SqlStore<Postgres> {
 #[cfg(feature = "sqlite")]
 impl SqlStore<Sqlite> {
     /// Opens a SQLite store by its URL: `sqlite:crm.db`, `sqlite:///var/lib/crm.db`, `sqlite::memory:`; with
-    /// `?mode=rwc` (the default: made when missing), `?mode=rw` (must be there) or `?mode=memory`.
+    /// `?mode=rwc` (the default: made when missing), `?mode=rw` (must be there) or `?mode=memory`, and `?prefix=crm_`.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] naming the setting when the URL or configuration is wrong, the file cannot be opened or

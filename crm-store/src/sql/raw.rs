@@ -1,10 +1,20 @@
-//! The host's own pool and transaction (feature `unstable-raw`): here sqlx is part of the interface, and changes with it.
+//! The host's own pool and transaction (feature `unstable-raw`): here sqlx and rusqlite are part of the interface, and change
+//! with them.
 
+#[cfg(feature = "sqlite")]
+use std::path::Path;
+
+#[cfg(feature = "sqlite")]
+use crm_core::Error;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use crm_core::ProviderInfo;
 use crm_core::record::{Outcome, Write};
-use crm_core::{Context, ProviderInfo, Result};
+use crm_core::{Context, Result};
 
 use super::compile::Control;
 use super::driver::Driver;
+#[cfg(feature = "sqlite")]
+use super::driver::{Link, Sqlite, serve};
 #[cfg(feature = "mysql")]
 use super::driver::{Mysql, MysqlConfig};
 #[cfg(feature = "postgres")]
@@ -99,5 +109,43 @@ impl SqlStore<Mysql> {
         let served = Mysql::serve(connection, asked);
         let (done, ()) = futures_util::future::join(within(lane, ctx, writes), served).await;
         done.map_err(|e| e.operation("store.apply"))
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl SqlStore<Sqlite> {
+    /// Carries out a unit of work within the transaction the host has open on `connection`, on this thread: it happens when
+    /// the host commits, and not at all when the host rolls back or the unit fails; a failed unit leaves what the host did
+    /// before. The store's own writes wait until the host's transaction ends. Begin it as `IMMEDIATE`, else SQLite may have
+    /// to refuse it its first write.
+    ///
+    /// # Errors
+    /// As [`crm_core::capability::RecordStore::apply`]; [`crm_core::ErrorKind::Invalid`] (`setting=connection`) when no transaction is
+    /// open; [`crm_core::ErrorKind::Config`] when it is a connection to another file.
+    pub fn apply_in(
+        &self,
+        connection: &rusqlite::Connection,
+        ctx: &Context,
+        writes: &[Write],
+    ) -> Result<Vec<Outcome>> {
+        let named = |error: Error| error.operation("store.apply");
+        let wrong = |error: Error| named(error.with("setting", "connection"));
+        // There is no clock on this thread that could stop it later.
+        self.time(ctx).map_err(named)?;
+        if connection.is_autocommit() {
+            return Err(wrong(Error::invalid(
+                "no transaction is open on this connection; begin one first",
+            )));
+        }
+        let file = |path: &Path| path.canonicalize().ok();
+        let theirs = connection.path().map(Path::new).and_then(file);
+        if theirs.is_none() || theirs != self.driver.path().and_then(file) {
+            return Err(wrong(Error::config(
+                "this is a connection to another database than the store's file",
+            )));
+        }
+        let (link, inbox) = Link::guest();
+        let lane = Lane::guest(&self.writer, link, None);
+        serve(connection, &inbox, within(lane, ctx, writes)).map_err(named)
     }
 }

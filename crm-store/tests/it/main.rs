@@ -46,6 +46,8 @@ mod sqlite;
 mod sqlite_backup;
 mod sqlite_faults;
 mod sqlite_group;
+#[cfg(feature = "unstable-raw")]
+mod sqlite_host;
 mod stores;
 mod tenants;
 mod undo;

@@ -32,6 +32,8 @@ pub use postgres::{Postgres, PostgresConfig};
 pub(super) use raw::Raw;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use server::Tls;
+#[cfg(all(feature = "sqlite", feature = "unstable-raw"))]
+pub(super) use sqlite::{Link, serve};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Sqlite, SqliteConfig};
 
@@ -103,7 +105,6 @@ pub struct Names {
 }
 
 impl Names {
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
     /// Tables and indexes named `<prefix><name>`, in `schema` when it is not empty.
     ///
     /// # Errors
@@ -290,7 +291,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     fn month(sql: &mut Sql, column: &str);
 
     /// The statements that tell the query planner about a table that was just made or changed; often none.
-    fn statistics(_schema: &'static Schema) -> Vec<Sql> {
+    fn statistics(_schema: &'static Schema, _names: &Names) -> Vec<Sql> {
         Vec::new()
     }
     /// Writes a question that answers a row when this part of a table is there. Without [`Dialect::TABLES_IN_UNIT`].

@@ -68,19 +68,19 @@ impl Raw {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let done = self.link.on(move |session| session.connection().and_then(work));
+        let done = self.link.on(move |session| work(session.connection()));
         done.await.map_err(lost)?.map_err(failed)
     }
 
     /// Closes the file, and says when that failed.
     pub(in crate::sql) async fn close(self) -> Result<()> {
-        let closed = self.link.on(|session| session.close());
-        closed.await.map_err(lost)?.map_err(failed)
+        self.link.close().await.map_err(lost)
     }
 
-    async fn text(&self, sql: &'static str) -> Result<Vec<String>> {
+    async fn text(&self, sql: impl Into<String>) -> Result<Vec<String>> {
+        let sql = sql.into();
         self.ask(move |connection| {
-            let mut statement = connection.prepare(sql)?;
+            let mut statement = connection.prepare(&sql)?;
             statement.query_map([], |row| row.get(0))?.collect()
         })
         .await
@@ -115,11 +115,12 @@ impl Raw {
             return Err(Error::new(ErrorKind::Corrupt, "the SQLite file is damaged").with("found", found));
         }
         let tables = self.tables().await?;
-        if tables.iter().any(|table| table == "crm_ledger") {
-            for name in self
-                .text("SELECT name FROM crm_ledger WHERE name NOT LIKE '#%'")
-                .await?
-            {
+        // A file may hold stores of several prefixes.
+        for ledger in tables.iter().filter(|table| table.ends_with("crm_ledger")) {
+            let prefix = ledger.strip_suffix("crm_ledger").unwrap_or_default();
+            let sql = format!("SELECT name FROM {} WHERE name NOT LIKE '#%'", quoted(ledger));
+            for name in self.text(sql).await? {
+                let name = format!("{prefix}{name}");
                 if !tables.contains(&name) {
                     return Err(Error::new(
                         ErrorKind::Corrupt,

@@ -11,10 +11,12 @@ use crm_core::{Column, Error, ErrorKind, Result, Uuid};
 use rusqlite::{Connection, OpenFlags};
 
 use super::super::compile::Sql;
-use super::{Dialect, Driver, Fault, JsonType, Key, Role, json_path, percent_decode};
+use super::{Dialect, Driver, Fault, JsonType, Key, Names, Role, json_path, percent_decode};
 
 mod link;
 
+#[cfg(feature = "unstable-raw")]
+pub(in crate::sql) use link::serve;
 pub(in crate::sql) use link::{Failure, Link};
 
 /// How a SQLite file is used. [`SqliteConfig::default`] is right for most.
@@ -23,6 +25,9 @@ pub(in crate::sql) use link::{Failure, Link};
 pub struct SqliteConfig {
     /// The provider's name in a registry; `sqlite` unless set.
     pub name: String,
+    /// What the names of tables and indexes begin with; empty unless set. Tables with another beginning are not looked at,
+    /// so the store can share a file with the host's own tables.
+    pub prefix: String,
     /// How many connections read at the same time (1 to 64); 4 unless set. One more writes.
     pub readers: usize,
     /// How long a call waits for a free connection or for another process' lock; 5 seconds unless set.
@@ -35,6 +40,7 @@ impl Default for SqliteConfig {
     fn default() -> Self {
         Self {
             name: "sqlite".to_owned(),
+            prefix: String::new(),
             readers: 4,
             wait: Duration::from_secs(5),
             cache_bytes: 64 << 20,
@@ -47,6 +53,12 @@ impl SqliteConfig {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+    /// Sets what the names of tables and indexes begin with: up to 30 of a-z, 0-9 and _, no digit first.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
         self
     }
     /// Sets the number of reading connections.
@@ -68,7 +80,8 @@ impl SqliteConfig {
         self
     }
 
-    fn validate(&self) -> Result<()> {
+    /// Checks the settings; the names they make.
+    fn validate(&self) -> Result<Names> {
         let wrong = |setting: &'static str, message: &'static str| {
             Err(Error::config(message).with("setting", setting))
         };
@@ -84,7 +97,7 @@ impl SqliteConfig {
         if self.cache_bytes < 1 << 20 {
             return wrong("cache_bytes", "the page cache needs at least 1 MiB");
         }
-        Ok(())
+        Names::new("", &self.prefix)
     }
 }
 
@@ -106,6 +119,7 @@ enum Place {
 pub struct Sqlite {
     place: Place,
     config: SqliteConfig,
+    names: Names,
 }
 
 /// SQLite's result codes (<https://www.sqlite.org/rescode.html>).
@@ -128,10 +142,9 @@ mod code {
 
 impl Sqlite {
     /// Reads a URL: `sqlite:crm.db`, `sqlite:///var/lib/crm.db`, `sqlite::memory:`, with `?mode=rwc` (the default: made
-    /// when missing), `rw` (must be there) or `memory`.
-    pub(crate) fn new(url: &str, config: SqliteConfig) -> Result<Self> {
+    /// when missing), `rw` (must be there) or `memory`, and `?prefix=` as in [`SqliteConfig::prefix`].
+    pub(crate) fn new(url: &str, mut config: SqliteConfig) -> Result<Self> {
         static MEMORY: AtomicU64 = AtomicU64::new(0);
-        config.validate()?;
         let wrong = |message: &'static str| Error::config(message).with("setting", "url");
         let Some(rest) = url.strip_prefix("sqlite:") else {
             return Err(wrong("a SQLite store is named sqlite:<path> or sqlite::memory:"));
@@ -146,6 +159,7 @@ impl Sqlite {
                 ("mode", "memory") => memory = true,
                 ("mode", "ro") => return Err(wrong("a store must be writable; leave out mode=ro")),
                 ("mode", _) => return Err(wrong("the mode of a SQLite store is rwc, rw or memory")),
+                ("prefix", prefix) => config.prefix = prefix.to_owned(),
                 (key, _) => {
                     return Err(
                         wrong("a SQLite URL has no such parameter; set it in SqliteConfig")
@@ -168,18 +182,20 @@ impl Sqlite {
                 create,
             }
         };
-        Ok(Self { place, config })
+        let names = config.validate()?;
+        Ok(Self { place, config, names })
     }
 
     /// A file by its path, taken literally.
     pub(crate) fn file(path: &Path, config: SqliteConfig) -> Result<Self> {
-        config.validate()?;
+        let names = config.validate()?;
         Ok(Self {
             place: Place::File {
                 path: path.to_owned(),
                 create: true,
             },
             config,
+            names,
         })
     }
 
@@ -301,7 +317,7 @@ impl Sqlite {
                 "foreign_keys" => "SELECT CAST(foreign_keys AS TEXT) FROM pragma_foreign_keys",
                 _ => "SELECT CAST(journal_mode AS TEXT) FROM pragma_journal_mode",
             };
-            let found = link.on(move |session| session.connection()?.query_row(sql, [], |row| row.get(0)));
+            let found = link.on(move |session| session.connection().query_row(sql, [], |row| row.get(0)));
             let found: rusqlite::Result<String> = found.await.map_err(|failure| self.opening(&failure))?;
             let found = found.map_err(|error| self.opening(&error.into()))?;
             if !found.eq_ignore_ascii_case(wanted) {
@@ -419,6 +435,9 @@ impl Dialect for Sqlite {
     fn wait(&self) -> Duration {
         self.config.wait
     }
+    fn names(&self) -> &Names {
+        &self.names
+    }
 
     fn placeholder(out: &mut String, _n: usize) {
         out.push('?');
@@ -516,15 +535,18 @@ impl Dialect for Sqlite {
     /// Without statistics SQLite takes every equality for equally telling, so that `tenant = ?` alone looks as good as a
     /// unique key and whole tenants are read to save a sort. Statistics of an assumed large table say what is known from
     /// the schema: tenants are large, whole keys are small. `ANALYZE` replaces them by measured ones.
-    fn statistics(schema: &'static Schema) -> Vec<Sql> {
+    fn statistics(schema: &'static Schema, names: &Names) -> Vec<Sql> {
         const ROWS: u64 = 1_000_000_000;
+        let named = |name: &str| format!("{}{name}", names.prefix());
         let mut all = Vec::new();
         // Makes the table of statistics unless it is there; the ledger is small.
-        all.push(statement("ANALYZE \"crm_ledger\""));
+        let mut make = statement("ANALYZE ");
+        make.table("crm_ledger");
+        all.push(make);
         let mut forget = statement("DELETE FROM sqlite_stat1 WHERE tbl = ");
-        forget.bind(schema.name.into());
+        forget.bind(named(schema.name).into());
         all.push(forget);
-        let primary = (schema.name, format!("{ROWS} {} 1", ROWS / 10));
+        let primary = (named(schema.name), format!("{ROWS} {} 1", ROWS / 10));
         let indexes = schema.indexes.iter().map(|index| {
             let mut equal = ROWS / 10;
             let mut text = format!("{ROWS} {equal}");
@@ -539,11 +561,11 @@ impl Dialect for Sqlite {
                 };
                 text = format!("{text} {equal}");
             }
-            (index.name, text)
+            (named(index.name), text)
         });
         for (index, text) in std::iter::once(primary).chain(indexes) {
             let mut sql = statement("INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (");
-            sql.bind(schema.name.into())
+            sql.bind(named(schema.name).into())
                 .push(", ")
                 .bind(index.into())
                 .push(", ")
@@ -581,7 +603,7 @@ impl Dialect for Sqlite {
         let (types, whole) = (types.to_vec(), whole.to_vec());
         // They are filled on the other thread; as they come without rows, that copies names only.
         let mut filled = columns.to_vec();
-        let work = move |session: &mut link::Session| {
+        let work = move |session: &link::Session<'_>| {
             let done = session.columns(sql, &types, &whole, &mut filled)?;
             Ok((done, filled))
         };

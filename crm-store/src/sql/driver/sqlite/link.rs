@@ -22,7 +22,14 @@ const STEPS: i32 = 1000;
 /// Statements that are kept prepared.
 const STATEMENTS: usize = 256;
 
-type Job = Box<dyn FnOnce(&mut Session) + Send>;
+type Work = Box<dyn FnOnce(&Session<'_>) + Send>;
+
+/// What a connection is asked to do.
+pub(in crate::sql) enum Job {
+    Work(Work),
+    /// Close, and say when that failed.
+    Close(oneshot::Sender<rusqlite::Result<()>>),
+}
 
 /// The way to a connection. Dropped, it stops what runs there and closes the connection: else a question that nobody waits
 /// for any more would be worked on to its end.
@@ -77,14 +84,18 @@ impl Link {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (tell, told) = oneshot::channel();
         let stopped = stop.clone();
+        let prepare = move || -> rusqlite::Result<Connection> {
+            let connection = open()?;
+            connection.progress_handler(STEPS, Some(move || stopped.load(Ordering::Relaxed)))?;
+            connection.set_prepared_statement_cache_capacity(STATEMENTS);
+            Ok(connection)
+        };
         let started = thread::Builder::new()
             .name("crm-sqlite".to_owned())
-            .spawn(move || match open().and_then(|own| Session::new(own, stopped)) {
-                Ok(mut session) => {
+            .spawn(move || match prepare() {
+                Ok(connection) => {
                     let _ = tell.send(Ok(()));
-                    for job in inbox {
-                        job(&mut session);
-                    }
+                    attend(connection, &inbox);
                 }
                 Err(error) => {
                     let _ = tell.send(Err(error));
@@ -98,23 +109,38 @@ impl Link {
     /// Has this done on the connection's thread.
     pub(in crate::sql) async fn on<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Session) -> T + Send + 'static,
+        work: impl FnOnce(&Session<'_>) -> T + Send + 'static,
     ) -> Result<T, Failure> {
         let (tell, told) = oneshot::channel();
-        let job: Job = Box::new(move |session| {
+        let work: Work = Box::new(move |session| {
             // Whoever asked may have gone before it began.
             if !tell.is_closed() {
                 let _ = tell.send(work(session));
             }
         });
-        self.jobs.send(job).map_err(|_| Failure::Thread)?;
+        self.jobs.send(Job::Work(work)).map_err(|_| Failure::Thread)?;
         told.await.map_err(|_| Failure::Thread)
+    }
+
+    /// Closes the connection and says when that failed; else the end of the link closes it.
+    pub(in crate::sql) async fn close(self) -> Result<(), Failure> {
+        let (tell, told) = oneshot::channel();
+        self.jobs.send(Job::Close(tell)).map_err(|_| Failure::Thread)?;
+        Ok(told.await.map_err(|_| Failure::Thread)??)
+    }
+
+    /// The way to a connection of somebody else's, and where its jobs come out.
+    #[cfg(feature = "unstable-raw")]
+    pub(in crate::sql) fn guest() -> (Self, mpsc::Receiver<Job>) {
+        let (jobs, inbox) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        (Self { jobs, stop }, inbox)
     }
 
     /// Has a statement done.
     pub(in crate::sql) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Session) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&Session<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         match self.on(work).await {
             Ok(done) => done,
@@ -123,57 +149,75 @@ impl Link {
     }
 }
 
-/// A connection, seen from its thread.
-pub(in crate::sql) struct Session {
-    connection: Option<Connection>,
+/// The life of a connection's thread.
+fn attend(connection: Connection, inbox: &mpsc::Receiver<Job>) {
+    let session = Session {
+        connection: &connection,
+    };
+    let close = loop {
+        match inbox.recv() {
+            Ok(Job::Work(work)) => work(&session),
+            Ok(Job::Close(tell)) => break tell,
+            Err(_) => return,
+        }
+    };
+    let _ = close.send(connection.close().map_err(|(_, error)| error));
 }
 
-impl Session {
-    fn new(connection: Connection, stop: Arc<AtomicBool>) -> rusqlite::Result<Self> {
-        connection.progress_handler(STEPS, Some(move || stop.load(Ordering::Relaxed)))?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        Ok(Self {
-            connection: Some(connection),
-        })
-    }
-
-    /// The connection itself.
-    pub(in crate::sql) fn connection(&self) -> rusqlite::Result<&Connection> {
-        self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)
-    }
-
-    /// Closes the connection and says when that failed; else the end of the thread closes it.
-    pub(in crate::sql) fn close(&mut self) -> rusqlite::Result<()> {
-        match self.connection.take() {
-            Some(connection) => connection.close().map_err(|(_, error)| error),
-            None => Ok(()),
+/// Carries out work on a guest link to its end, its jobs on this thread.
+///
+/// # Errors
+/// The work's; [`ErrorKind::Unexpected`] when it waits for anything but its jobs.
+#[cfg(feature = "unstable-raw")]
+pub(in crate::sql) fn serve<T>(
+    connection: &Connection,
+    inbox: &mpsc::Receiver<Job>,
+    work: impl Future<Output = crm_core::Result<T>>,
+) -> crm_core::Result<T> {
+    use std::task::{Context, Poll, Waker};
+    let session = Session { connection };
+    let mut work = std::pin::pin!(work);
+    loop {
+        if let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return done;
+        }
+        match inbox.try_recv() {
+            Ok(Job::Work(job)) => job(&session),
+            _ => return Err(Error::unexpected("a unit of work waits for nothing")),
         }
     }
+}
 
-    fn prepared(&self, text: &str, binds: &[Value]) -> rusqlite::Result<CachedStatement<'_>> {
+/// A connection, seen from its thread.
+pub(in crate::sql) struct Session<'c> {
+    connection: &'c Connection,
+}
+
+impl<'c> Session<'c> {
+    /// The connection itself.
+    pub(in crate::sql) fn connection(&self) -> &'c Connection {
+        self.connection
+    }
+
+    fn prepared(&self, text: &str, binds: &[Value]) -> rusqlite::Result<CachedStatement<'c>> {
         // The text is made by `compile` alone: fixed words, quoted names of `&'static` schemas, placeholders.
-        let mut statement = self.connection()?.prepare_cached(text)?;
+        let mut statement = self.connection.prepare_cached(text)?;
         bind(&mut statement, binds)?;
         Ok(statement)
     }
 
     /// Runs a statement: how many rows it changed.
-    pub(super) fn execute(&mut self, sql: Sql) -> Result<u64, Fault> {
+    pub(super) fn execute(&self, sql: Sql) -> Result<u64, Fault> {
         let (text, binds) = sql.into_parts();
         let done = self
             .prepared(&text, &binds)
             .and_then(|mut statement| exhaust(&mut statement.raw_query()))
-            .and_then(|()| self.changed());
+            .map(|()| self.connection.changes());
         done.map_err(|error| classify(&error))
     }
 
-    /// How many rows the last statement that writes changed.
-    pub(super) fn changed(&self) -> rusqlite::Result<u64> {
-        self.connection().map(Connection::changes)
-    }
-
     /// Runs a question and reads its rows as these types.
-    pub(super) fn query(&mut self, sql: Sql, types: &[FieldType]) -> Result<Vec<Vec<Value>>, Fault> {
+    pub(super) fn query(&self, sql: Sql, types: &[FieldType]) -> Result<Vec<Vec<Value>>, Fault> {
         let failed = |error| classify(&error);
         let (text, binds) = sql.into_parts();
         let mut statement = self.prepared(&text, &binds).map_err(failed)?;
@@ -192,7 +236,7 @@ impl Session {
 
     /// Runs a question whose first column is an id and adds the others to these columns.
     pub(super) fn columns(
-        &mut self,
+        &self,
         sql: Sql,
         types: &[FieldType],
         whole: &[bool],
@@ -223,7 +267,7 @@ impl Session {
 
     /// Runs a statement once for each record; id and values come behind those of the statement itself, which stay. How many
     /// were done, and what the next one failed with.
-    pub(super) fn insert_each(&mut self, sql: Sql, rows: &[(Uuid, Record)]) -> (usize, Option<Fault>) {
+    pub(super) fn insert_each(&self, sql: Sql, rows: &[(Uuid, Record)]) -> (usize, Option<Fault>) {
         let (text, same) = sql.into_parts();
         let mut done = 0;
         let mut all = || {
@@ -242,14 +286,14 @@ impl Session {
     }
 
     /// Runs statements one after another up to the first that fails: how many rows each changed, and that failure.
-    pub(super) fn pipeline(&mut self, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
+    pub(super) fn pipeline(&self, statements: Vec<Sql>) -> (Vec<u64>, Option<Fault>) {
         let mut changed = Vec::with_capacity(statements.len());
         let failed = self.each(statements, &mut changed).err();
         (changed, failed.map(|error| classify(&error)))
     }
 
-    fn each(&mut self, statements: Vec<Sql>, changed: &mut Vec<u64>) -> rusqlite::Result<()> {
-        let mut at: Option<(String, CachedStatement<'_>)> = None;
+    fn each(&self, statements: Vec<Sql>, changed: &mut Vec<u64>) -> rusqlite::Result<()> {
+        let mut at: Option<(String, CachedStatement<'c>)> = None;
         for sql in statements {
             let (text, binds) = sql.into_parts();
             let statement = match &mut at {
@@ -260,7 +304,7 @@ impl Session {
                 at => &mut at.insert((text.clone(), self.prepared(&text, &binds)?)).1,
             };
             exhaust(&mut statement.raw_query())?;
-            changed.push(self.changed()?);
+            changed.push(self.connection.changes());
         }
         Ok(())
     }
