@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crm_core::capability::RecordStore;
 use crm_core::record::{Field, FieldType, Index, Record, Schema, Write};
@@ -252,15 +252,17 @@ impl Server {
             .stdout(log)
             .stderr(errors);
         self.child = Some(command.spawn().unwrap());
-        let began = Instant::now();
+        let mut waited = Duration::ZERO;
+        let pause = Duration::from_millis(100);
         let database = ["crm", "postgres"][usize::from(self.kind == Kind::Postgres)];
         while !self.ask(database, "SELECT 1").status.success() {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            if ended.is_some() || began.elapsed() > PATIENCE {
+            if ended.is_some() || waited > PATIENCE {
                 let log = std::fs::read_to_string(folder.join("log")).unwrap();
                 panic!("the server does not start: {log}");
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(pause).await;
+            waited += pause;
         }
     }
 
