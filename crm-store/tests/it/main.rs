@@ -13,10 +13,12 @@ mod batch;
 #[cfg(feature = "cached")]
 mod cached;
 mod changes;
+mod child;
 mod conformance;
 mod copies;
 mod customers;
 mod export;
+mod group_kill;
 mod imports;
 mod kill;
 mod merge;
@@ -51,4 +53,5 @@ mod sqlite_host;
 mod stores;
 mod tenants;
 mod undo;
+mod undo_kill;
 mod unique;

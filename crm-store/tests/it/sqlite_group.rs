@@ -380,7 +380,7 @@ async fn waiting_has_an_end() {
 }
 
 /// Commits in a write-ahead log: its frames that carry a size (<https://www.sqlite.org/fileformat2.html#walformat>).
-fn commits(database: &Path) -> usize {
+pub(crate) fn commits(database: &Path) -> usize {
     let log = std::fs::read(format!("{}-wal", database.display())).unwrap();
     let word = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
     let frame = 24 + word(8) as usize;
