@@ -55,3 +55,4 @@ mod tenants;
 mod undo;
 mod undo_kill;
 mod unique;
+mod weaker;
