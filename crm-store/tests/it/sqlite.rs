@@ -34,7 +34,9 @@ fn note(text: &str) -> Record {
 pub(crate) async fn raw(path: &std::path::Path) -> SqliteConnection {
     SqliteConnectOptions::new()
         .filename(path)
-        .busy_timeout(Duration::from_millis(500))
+        // The connection before it may still be closing: the last one brings the log into the file, and keeps all others out
+        // for as long as the disk takes.
+        .busy_timeout(Duration::from_secs(30))
         .connect()
         .await
         .unwrap()

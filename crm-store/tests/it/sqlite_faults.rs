@@ -117,9 +117,8 @@ async fn a_killed_migration_is_whole_or_not_there() {
             0 => 0,
             _ => number(&path, "SELECT count(*) FROM crm_ledger WHERE name NOT LIKE '#%'").await,
         };
-        let store = SqliteStore::open_file(&path, SqliteConfig::default())
-            .await
-            .unwrap();
+        let config = SqliteConfig::default().wait(Duration::from_secs(60));
+        let store = SqliteStore::open_file(&path, config).await.unwrap();
         store.migrate(&SCHEMAS).await.unwrap();
         let after = number(&path, "SELECT count(*) FROM crm_ledger WHERE name NOT LIKE '#%'").await;
         assert_eq!(after as usize, SCHEMAS.len(), "the next start does not finish it");
