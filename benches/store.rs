@@ -6,10 +6,14 @@
 //! cargo bench --features postgres --bench store -- --store postgres://user:password@host/database
 //! ```
 //!
-//! Sections: `insert`, `get`, `email`, `page`, `update`, `scan`, `full`, and by name only `journalless`: `full` without the
-//! journal that makes an import repeatable and undoable, so the same tables as the loop in C. Every section checks its own answers. The
-//! peers (SQLAlchemy, Python's sqlite3, a loop in C) are in `benches/peers/`; `benches/peers/run` prints both side by
-//! side.
+//! Sections: `insert`, `get`, `email`, `page`, `update`, `scan`, `full`, `feed` (what the change feed costs), `journal`
+//! (what an import's journal costs), `segment` (members kept up to date), and by name only `journalless` (`full` without
+//! the journal that makes an import repeatable and undoable, so the same tables as the loop in C), `cache` (feature
+//! `cached`), `rfm` (groups of `--orders`) and `tables` (makes the tables and ends). Every section checks its own answers.
+//! The peers (SQLAlchemy, Python's sqlite3, a loop in C, `COPY`, `LOAD DATA`) are in `benches/peers/`, and the README
+//! there has the figures.
+//!
+//! With `--server PID` of a database on this machine, its processes' time is told too, in a column of its own.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,
@@ -20,9 +24,19 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
-use std::collections::BTreeSet;
+#[cfg(feature = "cached")]
+#[path = "store/cache.rs"]
+mod cache;
+#[path = "store/feed.rs"]
+mod feed;
+#[path = "store/rfm.rs"]
+mod rfm;
+#[path = "store/segment.rs"]
+mod segment;
+
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -88,6 +102,18 @@ struct Arguments {
     /// Where the SQLite file is made; kept afterwards.
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// The tenant whose rows are measured; a new one unless given, so that a peer finds the rows again when it is.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// How many orders the section `rfm` groups.
+    #[arg(long, default_value_t = 10_000_000)]
+    orders: u64,
+    /// Whose they are.
+    #[arg(long, default_value_t = 100_000)]
+    customers: u64,
+    /// A database server's process on this machine.
+    #[arg(long)]
+    server: Option<u32>,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -125,20 +151,32 @@ async fn run(arguments: Arguments) -> Result<()> {
     let mut catalog = open_crm::registry::Catalog::new();
     open_crm::store::catalog::register(&mut catalog);
     let store = catalog.open::<dyn RecordStore>(&url).await?;
-    store.migrate(&[&PERSON, &PROFILE]).await?;
+    store.migrate(&[&PERSON, &PROFILE, &rfm::ORDERS]).await?;
+    if arguments.section == ["tables"] {
+        return Ok(());
+    }
+    let tenant = arguments.tenant.clone();
+    let tenant = tenant.unwrap_or_else(|| format!("b{}", std::process::id()));
     let bench = Bench {
         store,
-        ctx: Context::new(TenantId::new(&format!("b{}", std::process::id()))?),
+        ctx: Context::new(TenantId::new(&tenant)?),
         rows: arguments.rows,
         file: arguments.store.is_none().then_some(file),
     };
-    let wanted =
-        |section: &str| arguments.section.is_empty() || arguments.section.iter().any(|s| s == section);
+    let named = |section: &str| arguments.section.iter().any(|s| s == section);
+    let wanted = |section: &str| arguments.section.is_empty() || named(section);
+    let server = SERVER.get_or_init(|| arguments.server);
     println!(
-        "{:<44} {:>9} {:>9} {:>10} {:>9} {:>12}",
-        "what", "count", "wall s", "each/s", "cpu s", "cpu us each"
+        "{:<44} {:>9} {:>9} {:>10} {:>9} {:>12}{}",
+        "what",
+        "count",
+        "wall s",
+        "each/s",
+        "cpu s",
+        "cpu us each",
+        if server.is_some() { "    server us" } else { "" }
     );
-    let needs_people = ["insert", "get", "email", "page", "update"]
+    let needs_people = ["insert", "get", "email", "page", "update", "cache"]
         .iter()
         .any(|s| wanted(s));
     if needs_people {
@@ -164,9 +202,27 @@ async fn run(arguments: Arguments) -> Result<()> {
             .full("import of full customers", ImportOptions::default())
             .await?;
     }
-    if arguments.section.iter().any(|s| s == "journalless") {
+    if named("journalless") {
         let options = ImportOptions::default().without_journal();
         bench.full("import without a journal", options).await?;
+    }
+    if wanted("feed") {
+        bench.feed().await?;
+    }
+    if wanted("journal") {
+        bench.journal().await?;
+    }
+    if wanted("segment") {
+        bench.segment().await?;
+    }
+    #[cfg(feature = "cached")]
+    if named("cache") {
+        bench.cache().await?;
+    }
+    #[cfg(not(feature = "cached"))]
+    ensure!(!named("cache"), "the section `cache` needs --features cached");
+    if named("rfm") {
+        bench.rfm(arguments.orders, arguments.customers).await?;
     }
     Ok(())
 }
@@ -449,6 +505,51 @@ fn cpu() -> Duration {
     Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
+/// The database server whose time is told besides.
+static SERVER: OnceLock<Option<u32>> = OnceLock::new();
+
+/// Processor time of the server and all processes it started, those that ended too.
+fn server_cpu() -> Option<Duration> {
+    let root = (*SERVER.get()?)?;
+    let mut processes = HashMap::new();
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let fields: Vec<u64> = stat
+            .rsplit(") ")
+            .next()
+            .unwrap_or_default()
+            .split(' ')
+            .skip(1)
+            .map(|field| field.parse().unwrap_or_default())
+            .collect();
+        if fields.len() > 13 {
+            processes.insert(pid, (fields[0] as u32, fields[10..14].iter().sum::<u64>()));
+        }
+    }
+    let under = |mut pid: u32| {
+        while pid != root {
+            match processes.get(&pid) {
+                Some((parent, _)) if *parent > 1 => pid = *parent,
+                _ => return false,
+            }
+        }
+        true
+    };
+    let ticks: u64 = processes
+        .iter()
+        .filter(|(pid, _)| under(**pid))
+        .map(|(_, (_, ticks))| ticks)
+        .sum();
+    Some(Duration::from_millis(ticks * 10))
+}
+
 /// A line of `/proc/self/status`, in kB.
 fn memory(line: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -471,11 +572,18 @@ fn size(data: &ColumnData) -> usize {
 }
 
 async fn timed<T>(what: &str, count: u64, work: impl Future<Output = T>) -> T {
-    let (wall, before) = (Instant::now(), cpu());
+    let (wall, before, theirs) = (Instant::now(), cpu(), server_cpu());
     let answer = work.await;
     let (wall, used) = (wall.elapsed().as_secs_f64(), (cpu() - before).as_secs_f64());
+    let server = match (theirs, server_cpu()) {
+        (Some(before), Some(after)) => {
+            let each = after.saturating_sub(before).as_secs_f64() * 1e6 / count as f64;
+            format!(" {each:>12.2}")
+        }
+        _ => String::new(),
+    };
     println!(
-        "{what:<44} {count:>9} {wall:>9.2} {:>10.0} {used:>9.2} {:>12.2}",
+        "{what:<44} {count:>9} {wall:>9.2} {:>10.0} {used:>9.2} {:>12.2}{server}",
         count as f64 / wall,
         used * 1e6 / count as f64
     );
