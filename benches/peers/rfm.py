@@ -40,7 +40,7 @@ class Database:
         else:
             self.client = ["mariadb", "--no-defaults", "--protocol=tcp", f"--host={host}", f"--port={port}", f"--user={user}",
                            "--skip-column-names", "--batch", "--quick", database]
-            self.key, self.environment["MYSQL_PWD"] = "HEX(customer_id)", password
+            self.key, self.environment["MYSQL_PWD"] = "customer_id", password
 
     def ask(self, sql):
         return subprocess.run(self.client, input=sql.encode(), stdout=subprocess.PIPE, env=self.environment, check=True).stdout.decode()

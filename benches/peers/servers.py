@@ -109,10 +109,6 @@ class Postgres(Peer):
 
         self.timed("psql: get by id, one by one", len(keys), lambda: one_by_one(lambda i, _: f"id = '{i}'"))
         self.timed("psql: look-up by e-mail", len(keys), lambda: one_by_one(lambda _, e: f"email = '{e}'"))
-        edges = self.ask(f"SELECT city, id FROM (SELECT city, id, row_number() OVER (ORDER BY city, id) AS r FROM peer) t WHERE r % 50 = 0 ORDER BY r LIMIT {min(500, rows // 50)}")
-        edges = [line.split("|") for line in edges.split("\n")]
-        text = "".join(f"SELECT * FROM peer WHERE tenant = '{tenant}' AND (city, id) > ('{c}', '{i}') ORDER BY tenant, city, id LIMIT 50;\n" for c, i in edges)
-        self.timed("psql: page of 50, ordered by an index", len(edges), lambda: self.run(self.psql, text.encode()))
         update = f"\\set n random(1, {rows})\nUPDATE peer SET name = 'Eva Kask', version = version + 1 WHERE tenant = '{tenant}' AND id = (SELECT id FROM peer_key WHERE n = :n);\n"
         for callers, each in ((1, 1_000), (64, 2_000)):
             self.timed(f"pgbench: update with commit, {callers} caller(s)", callers * each, lambda: self.pgbench(update, callers, each, folder))
@@ -171,10 +167,6 @@ class MariaDb(Peer):
 
         self.timed("mariadb: get by id, one by one", len(keys), lambda: one_by_one(lambda i, _: f"id = x'{i}'"))
         self.timed("mariadb: look-up by e-mail", len(keys), lambda: one_by_one(lambda _, e: f"email = '{e}'"))
-        edges = self.ask(f"SELECT city, HEX(id) FROM (SELECT city, id, row_number() OVER (ORDER BY city, id) AS r FROM peer) t WHERE r % 50 = 0 ORDER BY r LIMIT {min(500, rows // 50)}")
-        edges = [line.split("\t") for line in edges.split("\n")]
-        text = "".join(f"SELECT {shown} FROM peer WHERE tenant = '{tenant}' AND city >= '{c}' AND (city > '{c}' OR id > x'{i}') ORDER BY tenant, city, id LIMIT 50;\n" for c, i in edges)
-        self.timed("mariadb: page of 50, ordered by an index", len(edges), lambda: self.run(self.client, text.encode()))
         text = "".join(f"UPDATE peer SET name = 'Eva Kask', version = version + 1 WHERE tenant = '{tenant}' AND id = x'{i}';\n" for i, _ in keys[:1000])
         self.timed("mariadb: update with commit, 1 caller(s)", 1000, lambda: self.run(self.client, text.encode()))
         self.ask("DROP TABLE peer")
