@@ -85,7 +85,7 @@ sample fail "a path of one machine" docs/a.md 'see /'"home/someone/file"
 
 # A crate whose feature does not compile.
 mkdir -p "$room/crate/src"
-printf '[package]\nname = "sample"\nversion = "0.1.0"\nedition = "2024"\n[features]\nextra = []\n[workspace]\n' >"$room/crate/Cargo.toml"
+printf '[package]\nname = "sample"\nversion = "0.1.0"\nedition = "2024"\n[features]\nextra = []\npasses = ["extra"]\n[workspace]\n' >"$room/crate/Cargo.toml"
 printf 'pub fn a() {}\n' >"$room/crate/src/lib.rs"
 features() { CARGO_TARGET_DIR=$room/target "$HERE/features.sh" "$room/crate/Cargo.toml"; }
 expect pass "a feature that compiles" features
@@ -93,6 +93,8 @@ printf '#[cfg(feature = "extra")]\npub fn a() -> u8 { "no" }\n' >"$room/crate/sr
 expect fail "a feature that does not compile" features
 printf '#[cfg(not(feature = "extra"))]\nuse std::fmt::Debug;\n' >"$room/crate/src/lib.rs"
 expect fail "a warning without the feature" features
+printf '#[cfg(feature = "passes")]\npub fn a() -> u8 { "no" }\n' >"$room/crate/src/lib.rs"
+expect fail "a feature that only switches on another, and is asked for" features
 
 printf 'guard selftest: %d cases, %d wrong\n' "$cases" "$wrong" >&2
 ((wrong == 0))
