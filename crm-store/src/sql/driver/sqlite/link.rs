@@ -9,6 +9,7 @@ use std::thread;
 
 use crm_core::record::{FieldType, Record, Value};
 use crm_core::{Column, Error, ErrorKind, Timestamp, Uuid};
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value as Owned, ValueRef};
 use rusqlite::{CachedStatement, Connection, Rows, ToSql};
 use tokio::sync::oneshot;
@@ -88,6 +89,9 @@ impl Link {
             let connection = open()?;
             connection.progress_handler(STEPS, Some(move || stopped.load(Ordering::Relaxed)))?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS);
+            // A prepared question stays as it was planned. Else SQLite plans it anew whenever another value is bound to its
+            // LIMIT, which costs more than to answer it.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             Ok(connection)
         };
         let started = thread::Builder::new()
