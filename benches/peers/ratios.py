@@ -8,6 +8,7 @@ PAIRS = [
     ("insert, UNIQUE e-mail", "ORM: insert"),
     ("insert, UNIQUE e-mail", "Core: insert"),
     ("insert, UNIQUE e-mail", "sqlite3: executemany"),
+    ("insert, UNIQUE e-mail", "sqlite3: the store's table"),
     ("get by id, one by one", "ORM: get by id"),
     ("get by id, one by one", "Core: get by id"),
     ("get by id, one by one", "sqlite3: get by id"),
@@ -20,6 +21,7 @@ PAIRS = [
     ("update with commit, 1 caller", "sqlite3: update"),
     ("update with commit, 64 caller", "sqlite3: update"),
     ("import of full customers", "C: prepared statements"),
+    ("import without a journal", "C: prepared statements"),
 ]
 
 

@@ -28,6 +28,10 @@ def email(n):
     return f"{mixed(n) >> 40:06x}.{n}@example{n % 97}.com"
 
 
+def uuid(n):
+    return ((0x019000000000 + n) << 80 | 0x70008000000000000000 | mixed(n) >> 4).to_bytes(16, "big")
+
+
 def cpu():
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -71,6 +75,23 @@ def plain(rows, folder):
             db.execute("COMMIT")
 
     timed("sqlite3: executemany", rows.rows, insert)
+    own = [("bench", uuid(n), 1, *row[1:]) for n, row in enumerate(rows.all)]
+    db.execute(
+        "CREATE TABLE own (tenant TEXT NOT NULL, id BLOB NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL, "
+        "email TEXT NOT NULL, city TEXT NOT NULL, PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE UNIQUE INDEX own_email ON own (tenant, email)")
+    db.execute("CREATE INDEX own_city ON own (tenant, city)")
+
+    def insert_own():
+        for start in range(0, rows.rows, rows.commit):
+            db.execute("BEGIN")
+            db.executemany("INSERT INTO own VALUES (?, ?, ?, ?, ?, ?)", own[start:start + rows.commit])
+            db.execute("COMMIT")
+
+    timed("sqlite3: the store's table, executemany", rows.rows, insert_own)
+    assert db.execute("SELECT count(*) FROM own").fetchone()[0] == rows.rows
+    del own
     assert db.execute("SELECT count(*) FROM person").fetchone()[0] == rows.rows
 
     def get():
