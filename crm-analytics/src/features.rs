@@ -17,6 +17,7 @@ use crm_core::activity::ORDER;
 use crm_core::capability::RecordStore;
 use crm_core::customer::CUSTOMER;
 use crm_core::query::{Aggregate, FieldRef, Filter, Measure, Scan};
+use crm_core::segment;
 use crm_core::table::ColumnData;
 use crm_core::{Column, Context, CustomerId, Error, Matrix, Result, Table, Timestamp, Uuid};
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,8 @@ pub enum WithoutOrders {
 pub struct FeaturePlan {
     /// Only what happened before this instant counts.
     pub as_of: Timestamp,
-    /// Which customers.
+    /// Which customers. Time gone by ([`Filter::Ago`]) is counted back from `as_of`; of segments ([`Filter::InSegment`])
+    /// the members are those of the moment of reading: nobody keeps who was in them before.
     pub customers: Filter,
     /// What `monetary` means.
     pub monetary: Monetary,
@@ -122,7 +124,7 @@ impl FeaturePlan {
     ///
     /// # Errors
     /// [`crm_core::ErrorKind::Invalid`] when orders are in several currencies and none was named, or a field of the
-    /// profile is not there; those of the store.
+    /// profile is not there; those of [`segment::resolve`] for `customers`; those of the store.
     pub async fn read(
         &self,
         ctx: &Context,
@@ -144,7 +146,10 @@ impl FeaturePlan {
         let fields = [FieldRef::from("id"), FieldRef::from("created_at")]
             .into_iter()
             .chain(self.profile.iter().cloned());
-        let scan = Scan::new(self.customers.clone(), fields);
+        let customers = segment::resolve(store, ctx, self.as_of, &self.customers)
+            .await
+            .map_err(|e| e.operation("features.read"))?;
+        let scan = Scan::new(customers, fields);
         store
             .scan(ctx, &CUSTOMER, &scan, &mut |chunk: Table| {
                 let mut columns = chunk.into_columns().into_iter();

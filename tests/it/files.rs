@@ -13,7 +13,7 @@ fn ctx() -> Context {
     Context::new(TenantId::new("shop").unwrap())
 }
 
-async fn crm(collector: Option<Arc<dyn Collector>>) -> Crm {
+pub(crate) async fn crm(collector: Option<Arc<dyn Collector>>) -> Crm {
     let mut builder = Crm::builder().store("memory:");
     if let Some(collector) = collector {
         builder = builder.collector(collector);
@@ -22,7 +22,7 @@ async fn crm(collector: Option<Arc<dyn Collector>>) -> Crm {
 }
 
 /// People with everything that a file can garble.
-fn people() -> Vec<Draft> {
+pub(crate) fn people() -> Vec<Draft> {
     (0..60)
         .map(|n: usize| {
             let mut d = Draft::new(Provenance::new("shop", Timestamp::EPOCH));
@@ -114,9 +114,14 @@ fn told(customer: &Customer) -> String {
 }
 
 async fn all(crm: &Crm) -> Vec<String> {
+    all_of(crm, &ctx()).await
+}
+
+/// What a file holds of all customers of a tenant.
+pub(crate) async fn all_of(crm: &Crm, ctx: &Context) -> Vec<String> {
     let page = crm
         .customers()
-        .find(&ctx(), &Query::new(Filter::All).limit(1000))
+        .find(ctx, &Query::new(Filter::All).limit(1000))
         .await
         .unwrap();
     let mut all: Vec<String> = page.items.iter().map(told).collect();

@@ -15,6 +15,7 @@ mod bad_input;
 mod files;
 mod kill;
 mod nginx;
+mod parquet;
 mod whole_way;
 
 use std::path::Path;

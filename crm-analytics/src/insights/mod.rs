@@ -356,14 +356,19 @@ impl Insights {
         self
     }
 
-    /// Reads columns of all records that match into one table; only as much as fits into memory.
+    /// Reads columns of all records that match into one table; only as much as fits into memory. Time gone by is counted
+    /// back from now, and customers can be asked for by segment.
     ///
     /// # Errors
-    /// As [`RecordStore::scan`].
+    /// As [`RecordStore::scan`] and [`crm_core::segment::resolve`].
     pub async fn table(&self, ctx: &Context, schema: &'static Schema, scan: &Scan) -> Result<Table> {
+        let scan = Scan {
+            filter: crm_core::segment::resolve(&*self.store, ctx, self.clock.now(), &scan.filter).await?,
+            ..scan.clone()
+        };
         let mut table = Table::default();
         self.store
-            .scan(ctx, schema, scan, &mut |chunk| table.append(chunk))
+            .scan(ctx, schema, &scan, &mut |chunk| table.append(chunk))
             .await?;
         Ok(table)
     }

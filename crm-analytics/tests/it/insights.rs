@@ -1,5 +1,6 @@
 //! From a store to segments and back, with crashes in between.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,9 +16,9 @@ use crm_core::activity::{Money, ORDER, Order};
 use crm_core::capability::{Classifier, ClusterModel, Clusterer, RecordStore, Reducer, StoreCapability};
 use crm_core::customer::{Attributes, CUSTOMER};
 use crm_core::memory::MemoryStore;
-use crm_core::query::{Aggregate, Claim, Filter, Page, Query, Scan};
+use crm_core::query::{Aggregate, Claim, Filter, Page, Query, Scan, Span};
 use crm_core::record::{Entity, Outcome, Record, Schema, Stored, Write};
-use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, Segment, SegmentKind};
+use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE, SEGMENT_STATE, Segment, SegmentKind};
 use crm_core::{
     Consumer, Context, Error, ErrorKind, Health, IdSource, ManualClock, Provider, ProviderInfo, Registry,
     Result, SeededIds, Table, TenantId, Timestamp, Uuid,
@@ -309,6 +310,87 @@ async fn features_are_what_a_hand_computes() {
         .await
         .unwrap();
     assert_eq!(dollars.ids, [b.into()]);
+}
+
+/// Customers by time gone by and by segment: counted back from the instant the plan looks at, and from now for a table.
+#[tokio::test]
+async fn customers_can_be_asked_for_by_time_and_by_segment() {
+    let house = house().await;
+    let shop = ctx("shop");
+    house
+        .store
+        .migrate(&[&SEGMENT_STATE, &SEGMENT_OVERRIDE])
+        .await
+        .unwrap();
+    let mut people = Vec::new();
+    for created in [10, 100, 160, 195] {
+        let id = house.customer(&shop, day(created), &[]).await;
+        house.order(&shop, id, day(created), 100, "EUR").await;
+        people.push(id);
+    }
+    let segment = |name: &str, kind: SegmentKind| Segment {
+        id: house.ids.fresh().into(),
+        version: 1,
+        name: name.into(),
+        description: String::new(),
+        kind,
+        size: 0,
+        created_at: day(0),
+    };
+    let by_hand = segment("by hand", SegmentKind::Manual);
+    let by_rule = segment(
+        "within 30 days, and by hand",
+        SegmentKind::Dynamic {
+            filter: Filter::ago("created_at", Span::days(30)).and(Filter::InSegment(by_hand.id.uuid())),
+        },
+    );
+    let mut writes: Vec<Write> = [&by_hand, &by_rule]
+        .into_iter()
+        .map(|one| Write::insert(one.id, one.to_record().unwrap()))
+        .collect();
+    for member in [people[0], people[2], people[3]] {
+        let values = vec![by_hand.id.into(), member.into(), day(0).into()];
+        let record = Record::from_values(&SEGMENT_MEMBER, values).unwrap();
+        writes.push(Write::insert(house.ids.fresh(), record));
+    }
+    house.store.apply(&shop, &writes).await.unwrap();
+    let of = |some: &[usize]| -> BTreeSet<Uuid> { some.iter().map(|at| people[*at]).collect() };
+
+    // As of day 180; the house's clock says day 200.
+    let plan = FeaturePlan::rfm(day(180)).without_orders(WithoutOrders::Include);
+    let read = |filter: Filter| {
+        let (plan, house, shop) = (plan.clone().customers(filter), &house, &shop);
+        async move {
+            let found = plan.read(shop, &*house.store, &mut |_| ()).await?;
+            Ok::<_, Error>(found.ids.into_iter().map(|id| id.uuid()).collect::<BTreeSet<_>>())
+        }
+    };
+    let recent = || Filter::ago("created_at", Span::days(30));
+    let within = |segment: &Segment| Filter::InSegment(segment.id.uuid());
+    assert_eq!(read(recent()).await.unwrap(), of(&[2, 3]));
+    assert_eq!(read(within(&by_hand)).await.unwrap(), of(&[0, 2, 3]));
+    assert_eq!(read(!within(&by_hand)).await.unwrap(), of(&[1]));
+    assert_eq!(read(within(&by_rule)).await.unwrap(), of(&[2, 3]));
+    let missing = read(Filter::InSegment(Uuid::from_u128(7))).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+
+    let table = |filter: Filter| {
+        let (house, shop) = (&house, &shop);
+        async move {
+            let scan = Scan::new(filter, ["id"]);
+            let table = house.insights.table(shop, &CUSTOMER, &scan).await.unwrap();
+            let ids = table.column("id").unwrap();
+            (0..table.rows())
+                .filter_map(|row| ids.uuid_at(row))
+                .collect::<BTreeSet<_>>()
+        }
+    };
+    assert_eq!(table(recent()).await, of(&[3]));
+    assert_eq!(table(within(&by_rule)).await, of(&[3]));
+    // The control: a store itself knows neither.
+    let scan = Scan::new(recent(), ["id"]);
+    let told = house.store.scan(&shop, &CUSTOMER, &scan, &mut |_| Ok(())).await;
+    assert_eq!(told.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 #[tokio::test]

@@ -79,3 +79,27 @@ pub static CUSTOMER_ALIAS: Schema = Schema {
     ],
     indexes: &[Index::new("crm_customer_alias_customer", &["customer_id"])],
 };
+
+/// A customer's place in an organisation, for a time: `valid_from` (for ever when absent) until before `valid_to` (still
+/// when absent).
+pub static AFFILIATION: Schema = Schema {
+    name: "crm_affiliation",
+    fields: &[
+        Field::new("customer_id", FieldType::Uuid).pseudonym(),
+        Field::new("organisation_id", FieldType::Uuid),
+        Field::new("role", FieldType::Text),
+        Field::new("primary_one", FieldType::Bool),
+        Field::new("valid_from", FieldType::Timestamp)
+            .nullable()
+            .personal(),
+        Field::new("valid_to", FieldType::Timestamp).nullable().personal(),
+        Field::new("created_at", FieldType::Timestamp),
+    ],
+    indexes: &[
+        Index::unique(
+            "crm_affiliation_key",
+            &["customer_id", "organisation_id", "role", "valid_from"],
+        ),
+        Index::new("crm_affiliation_organisation", &["organisation_id"]),
+    ],
+};

@@ -20,7 +20,7 @@ pub use contact::{
     PhoneNumber,
 };
 pub use draft::{Draft, InteractionDraft, OrderDraft};
-pub use entity::{CONTACT_POINT, CUSTOMER, CUSTOMER_ALIAS, EXTERNAL_REF};
+pub use entity::{AFFILIATION, CONTACT_POINT, CUSTOMER, CUSTOMER_ALIAS, EXTERNAL_REF};
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Aggregate, Compare, Filter, Measure, View};
 use crate::activity::{INTERACTION, ORDER};
-use crate::customer::{CONTACT_POINT, EXTERNAL_REF};
+use crate::customer::{AFFILIATION, CONTACT_POINT, EXTERNAL_REF};
 use crate::record::{FieldType, Schema, Value};
 use crate::segment::SEGMENT_MEMBER;
 use crate::{Error, Result, Table, Uuid};
@@ -41,13 +41,16 @@ impl Relation {
     pub const EXTERNAL_REFS: Self = Self::new(&EXTERNAL_REF, "customer_id");
     /// A customer's stored segment memberships.
     pub const MEMBERSHIPS: Self = Self::new(&SEGMENT_MEMBER, "customer_id");
+    /// A customer's places in organisations, past and present.
+    pub const AFFILIATIONS: Self = Self::new(&AFFILIATION, "customer_id");
     /// Those that can be read back from data.
-    pub const KNOWN: [Self; 5] = [
+    pub const KNOWN: [Self; 6] = [
         Self::ORDERS,
         Self::INTERACTIONS,
         Self::CONTACT_POINTS,
         Self::EXTERNAL_REFS,
         Self::MEMBERSHIPS,
+        Self::AFFILIATIONS,
     ];
 
     /// Records of `schema` whose UUID field `key` is the id of the record they belong to.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mapping::Mapping;
 use super::rows::{KIND, Rows};
-use super::stream::{Run, blocking, stand, unreadable};
+use super::stream::{self, Run};
 use crate::assemble::Reading;
 
 /// Which file, and how it is read.
@@ -178,10 +178,7 @@ impl Provider for CsvCollector {
     }
 
     async fn check(&self) -> Result<Health> {
-        let config = self.config.clone();
-        blocking(move || std::fs::File::open(&config.path).map_err(|error| unreadable(&config.path, error)))
-            .await??;
-        Ok(Health::Ready)
+        stream::check(self.config.path.clone()).await
     }
 }
 
@@ -199,16 +196,14 @@ impl Collector for CsvCollector {
         resume: Option<&Checkpoint>,
         sink: &mut dyn DraftSink,
     ) -> Result<Progress> {
-        let resume = resume.map(|checkpoint| stand(checkpoint, KIND)).transpose()?;
-        let fresh = resume.is_none();
         let config = self.config.clone();
-        let rows = blocking(move || Rows::open(&config, resume.as_ref())).await??;
         let run = Run {
             info: &self.info,
             clock: self.clock.as_ref(),
             batch: self.config.batch,
-            fresh,
+            kind: KIND,
         };
-        run.through(ctx, rows, sink).await
+        run.through(ctx, resume, move |stand| Rows::open(&config, stand), sink)
+            .await
     }
 }

@@ -1,12 +1,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use crm_core::capability::{
-    Checkpoint, Collector, CollectorCapability, DraftSink, OriginalKind, Originals, Progress, Reject,
-    RejectKind,
+    Checkpoint, Collector, CollectorCapability, DraftSink, OriginalKind, Originals, Progress,
 };
 use crm_core::customer::{Draft, Provenance};
 use crm_core::{Clock, Context, Health, Provider, ProviderInfo, Result, SystemClock, Timestamp};
@@ -16,7 +15,7 @@ use serde_json::Value as Json;
 use super::Mapping;
 use super::lines::{Line, Lines};
 use super::mapping::recognise;
-use super::stream::{self, Batch, Run, Source, Stand, blocking, stand, unreadable};
+use super::stream::{self, Found, Run, Source, Stand, Wrong, unreadable};
 use crate::assemble::{Assembly, Reading};
 use crate::target::{AttributeType, Target};
 
@@ -130,10 +129,7 @@ impl Provider for JsonlCollector {
     }
 
     async fn check(&self) -> Result<Health> {
-        let config = self.config.clone();
-        blocking(move || std::fs::File::open(&config.path).map_err(|e| unreadable(&config.path, e)))
-            .await??;
-        Ok(Health::Ready)
+        stream::check(self.config.path.clone()).await
     }
 }
 
@@ -150,17 +146,15 @@ impl Collector for JsonlCollector {
         resume: Option<&Checkpoint>,
         sink: &mut dyn DraftSink,
     ) -> Result<Progress> {
-        let resume = resume.map(|checkpoint| stand(checkpoint, KIND)).transpose()?;
-        let fresh = resume.is_none();
         let config = self.config.clone();
-        let rows = blocking(move || Documents::open(&config, resume.as_ref())).await??;
         let run = Run {
             info: &self.info,
             clock: self.clock.as_ref(),
             batch: self.config.batch,
-            fresh,
+            kind: KIND,
         };
-        run.through(ctx, rows, sink).await
+        run.through(ctx, resume, move |stand| Documents::open(&config, stand), sink)
+            .await
     }
 }
 
@@ -176,9 +170,6 @@ struct Documents {
     place: String,
     stand: Stand,
 }
-
-/// The path and reason of a reject.
-type Wrong = (Option<String>, String);
 
 impl Documents {
     fn open(config: &JsonlConfig, resume: Option<&Stand>) -> Result<Self> {
@@ -314,68 +305,49 @@ impl Documents {
 }
 
 impl Source for Documents {
-    fn size(&self) -> u64 {
-        self.stand.file.size
-    }
-
     fn stand(&self) -> &Stand {
         &self.stand
     }
 
-    fn next(&mut self, rows: usize, now: Timestamp) -> Batch {
-        let (mut drafts, mut rejects, mut end) = (Vec::with_capacity(rows), Vec::new(), None);
-        let mut originals = Originals {
+    fn stand_mut(&mut self) -> &mut Stand {
+        &mut self.stand
+    }
+
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn originals(&self) -> Originals {
+        Originals {
             kind: OriginalKind::Json,
             ..Originals::default()
-        };
-        let mut done = 0;
-        while done < rows {
+        }
+    }
+
+    fn read(&mut self, now: Timestamp) -> Result<Option<Found>> {
+        loop {
             let line = self.lines.number;
-            let text = match self.lines.next() {
-                Ok(Line::End) => {
-                    end = Some(Ok(()));
-                    break;
-                }
-                Ok(Line::Text(text)) if text.trim().is_empty() => continue,
-                Ok(Line::Text(text)) => Some(text),
-                Ok(Line::TooLong) => None,
-                Err(error) => {
-                    end = Some(Err(unreadable(std::path::Path::new(&self.place), error)));
-                    break;
-                }
-            };
-            done += 1;
-            let draft = match &text {
-                Some(text) => self.draft(text, line, now),
-                None => Err((None, "the line is longer than 1 MiB".to_owned())),
-            };
-            match draft {
-                Ok(draft) => drafts.push(draft),
-                Err((field, reason)) => rejects.push(Reject {
-                    kind: RejectKind::Invalid,
-                    place: self.place.clone(),
-                    line: Some(line),
-                    field,
-                    reason,
-                }),
-            }
-            if let Some(text) = text {
-                originals.rows.insert(line, vec![text]);
-            }
+            let next = self.lines.next();
+            return Ok(
+                match next.map_err(|error| unreadable(Path::new(&self.place), error))? {
+                    Line::End => None,
+                    Line::Text(text) if text.trim().is_empty() => continue,
+                    Line::Text(text) => {
+                        let draft = self.draft(&text, line, now);
+                        Some(Found::one(line, draft, Some(vec![text])))
+                    }
+                    Line::TooLong => {
+                        let long = (None, "the line is longer than 1 MiB".to_owned());
+                        Some(Found::one(line, Err(long), None))
+                    }
+                },
+            );
         }
-        self.stand.offset = self.lines.offset;
-        self.stand.line = self.lines.number;
-        self.stand.rows += done as u64;
-        self.stand.drafts += drafts.len() as u64;
-        self.stand.rejects += rejects.len() as u64;
-        Batch {
-            drafts,
-            rejects,
-            originals,
-            end,
-            stand: self.stand.clone(),
-            bytes: self.lines.raw().min(self.stand.file.size),
-        }
+    }
+
+    fn settle(&mut self) -> u64 {
+        (self.stand.offset, self.stand.line) = (self.lines.offset, self.lines.number);
+        self.lines.raw()
     }
 }
 

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use crm_core::capability::{Originals, Reject, RejectKind};
+use crm_core::capability::Originals;
 use crm_core::customer::{Draft, Provenance};
 use crm_core::{Error, Result, Timestamp, cell};
 use csv::StringRecord;
 use encoding_rs::{Encoding, WINDOWS_1252};
 
 use super::decode::{Decoded, END};
-use super::stream::{self, Batch, MAX_RECORD, Opened, Source, Stand, unreadable};
+use super::stream::{self, Found, MAX_RECORD, Opened, Source, Stand, Wrong, unreadable};
 use super::{CsvConfig, Mapping};
 use crate::assemble::{Assembly, Reading};
 use crate::target::Target;
@@ -31,6 +31,8 @@ pub(super) struct Rows {
     place: String,
     stand: Stand,
     base: (u64, u64),
+    /// The row that is read, kept for its room.
+    record: StringRecord,
 }
 
 impl Rows {
@@ -77,75 +79,46 @@ impl Rows {
             place: path.display().to_string(),
             stand,
             base,
+            record: StringRecord::new(),
         })
     }
 }
 
 impl Source for Rows {
-    fn size(&self) -> u64 {
-        self.stand.file.size
-    }
-
     fn stand(&self) -> &Stand {
         &self.stand
     }
 
-    /// Reads up to `rows` rows.
-    fn next(&mut self, rows: usize, now: Timestamp) -> Batch {
-        let mut drafts = Vec::with_capacity(rows);
-        let mut rejects = Vec::new();
-        let mut end = None;
-        let mut record = StringRecord::new();
-        let mut originals = Originals {
+    fn stand_mut(&mut self) -> &mut Stand {
+        &mut self.stand
+    }
+
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn originals(&self) -> Originals {
+        Originals {
             columns: self.header.clone(),
             ..Originals::default()
-        };
-        for _ in 0..rows {
-            let line = match self.row(&mut record, now) {
-                Ok(Some(Ok(draft))) => {
-                    let line = draft.provenance.line;
-                    drafts.push(draft);
-                    line
-                }
-                Ok(Some(Err(reject))) => {
-                    let line = reject.line;
-                    rejects.push(reject);
-                    line
-                }
-                Ok(None) => {
-                    end = Some(Ok(()));
-                    break;
-                }
-                Err(error) => {
-                    end = Some(Err(error));
-                    break;
-                }
-            };
-            if let Some(line) = line {
-                let cells = record.iter().map(|text| cell::unguard(text).into_owned());
-                originals.rows.insert(line, cells.collect());
-            }
         }
-        self.stand.drafts += drafts.len() as u64;
-        self.stand.rejects += rejects.len() as u64;
-        let bytes = self.reader.get_ref().raw.min(self.stand.file.size);
-        Batch {
-            drafts,
-            rejects,
-            originals,
-            end,
-            stand: self.stand.clone(),
-            bytes,
-        }
+    }
+
+    fn read(&mut self, now: Timestamp) -> Result<Option<Found>> {
+        let mut record = std::mem::take(&mut self.record);
+        let found = self.row(&mut record, now);
+        self.record = record;
+        found
+    }
+
+    /// Each row notes where the next one stands.
+    fn settle(&mut self) -> u64 {
+        self.reader.get_ref().raw
     }
 }
 
 impl Rows {
-    #[allow(
-        clippy::result_large_err,
-        reason = "a reject is a result of its own here, not an error that travels"
-    )]
-    fn row(&mut self, record: &mut StringRecord, now: Timestamp) -> Result<Option<Result<Draft, Reject>>> {
+    fn row(&mut self, record: &mut StringRecord, now: Timestamp) -> Result<Option<Found>> {
         let endless = |line: u64, place: &str| {
             Error::invalid(
                 "a quote is opened here and never closed, or the row is longer than 1 MiB; correct the file",
@@ -187,25 +160,12 @@ impl Rows {
         }
         self.stand.offset = self.base.0 + self.reader.position().byte();
         self.stand.line = after;
-        self.stand.rows += 1;
-        Ok(Some(self.draft(record, line, inner, now).map_err(
-            |(field, reason)| Reject {
-                kind: RejectKind::Invalid,
-                place: self.place.clone(),
-                line: Some(line),
-                field,
-                reason,
-            },
-        )))
+        let cells = record.iter().map(|text| cell::unguard(text).into_owned());
+        let draft = self.draft(record, line, inner, now);
+        Ok(Some(Found::one(line, draft, Some(cells.collect()))))
     }
 
-    fn draft(
-        &self,
-        record: &StringRecord,
-        line: u64,
-        inner: u64,
-        now: Timestamp,
-    ) -> Result<Draft, (Option<String>, String)> {
+    fn draft(&self, record: &StringRecord, line: u64, inner: u64, now: Timestamp) -> Result<Draft, Wrong> {
         if record.len() != self.header.len() {
             let spans = if inner > 0 {
                 format!("; it goes on to line {}: was a quote left open?", line + inner)

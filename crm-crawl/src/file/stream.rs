@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crm_core::capability::{Checkpoint, Delivery, DraftSink, Originals, Progress, Reject};
+use crm_core::capability::{Checkpoint, Delivery, DraftSink, Originals, Progress, Reject, RejectKind};
 use crm_core::customer::Draft;
-use crm_core::{Clock, Context, Error, ErrorKind, ProviderInfo, Result, Timestamp};
+use crm_core::{Clock, Context, Error, ErrorKind, Health, ProviderInfo, Result, Timestamp};
 use encoding_rs::Encoding;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -53,14 +53,95 @@ pub(super) struct Batch {
     pub(super) bytes: u64,
 }
 
+/// The field or path that is wrong, if it is one, and why.
+pub(super) type Wrong = (Option<String>, String);
+
+/// A record of a file: a row, a document, a card.
+pub(super) struct Found {
+    /// Where it begins.
+    pub(super) line: u64,
+    /// Who it is about, if it can be read.
+    pub(super) draft: Option<Draft>,
+    /// What cannot be read in it, or why it is not about anybody.
+    pub(super) wrong: Vec<Wrong>,
+    /// How it stood in the file, if that can be told.
+    pub(super) original: Option<Vec<String>>,
+}
+
+impl Found {
+    /// A draft, or what is wrong.
+    pub(super) fn one(line: u64, draft: Result<Draft, Wrong>, original: Option<Vec<String>>) -> Self {
+        let (draft, wrong) = match draft {
+            Ok(draft) => (Some(draft), Vec::new()),
+            Err(wrong) => (None, vec![wrong]),
+        };
+        Self {
+            line,
+            draft,
+            wrong,
+            original,
+        }
+    }
+}
+
 /// An open file that is read in batches; all of it blocking.
 pub(super) trait Source: Send + 'static {
-    /// Bytes in all.
-    fn size(&self) -> u64;
     /// Where it stands.
     fn stand(&self) -> &Stand;
-    /// Reads up to `rows` rows.
-    fn next(&mut self, rows: usize, now: Timestamp) -> Batch;
+    /// Where it stands, to be counted on.
+    fn stand_mut(&mut self) -> &mut Stand;
+    /// The file.
+    fn place(&self) -> &str;
+    /// How its records are written: without rows.
+    fn originals(&self) -> Originals;
+    /// The next record; `None` at the end.
+    fn read(&mut self, now: Timestamp) -> Result<Option<Found>>;
+    /// Notes offset and line of what comes next. Answers how many bytes of the file were read.
+    fn settle(&mut self) -> u64;
+
+    /// Reads up to `records` records.
+    fn next(&mut self, records: usize, now: Timestamp) -> Batch {
+        let (mut drafts, mut rejects, mut end) = (Vec::with_capacity(records), Vec::new(), None);
+        let (mut originals, mut done) = (self.originals(), 0);
+        for _ in 0..records {
+            let found = match self.read(now) {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    end = Some(Ok(()));
+                    break;
+                }
+                Err(error) => {
+                    end = Some(Err(error));
+                    break;
+                }
+            };
+            done += 1;
+            drafts.extend(found.draft);
+            rejects.extend(found.wrong.into_iter().map(|(field, reason)| Reject {
+                kind: RejectKind::Invalid,
+                place: self.place().to_owned(),
+                line: Some(found.line),
+                field,
+                reason,
+            }));
+            if let Some(original) = found.original {
+                originals.rows.insert(found.line, original);
+            }
+        }
+        let bytes = self.settle();
+        let stand = self.stand_mut();
+        stand.rows += done;
+        stand.drafts += drafts.len() as u64;
+        stand.rejects += rejects.len() as u64;
+        Batch {
+            drafts,
+            rejects,
+            originals,
+            end,
+            stand: stand.clone(),
+            bytes: bytes.min(stand.file.size),
+        }
+    }
 }
 
 /// A file that was opened: its encoding is known.
@@ -158,23 +239,29 @@ pub(super) struct Run<'a> {
     pub(super) clock: &'a dyn Clock,
     /// Rows of a delivery.
     pub(super) batch: usize,
-    /// From the beginning, not from a checkpoint.
-    pub(super) fresh: bool,
+    /// The kind of its checkpoints.
+    pub(super) kind: &'static str,
 }
 
 impl Run<'_> {
+    /// Opens the file, goes to where `resume` stands, and hands over what is found to the end.
     pub(super) async fn through<S: Source>(
         self,
         ctx: &Context,
-        mut source: S,
+        resume: Option<&Checkpoint>,
+        open: impl FnOnce(Option<&Stand>) -> Result<S> + Send + 'static,
         sink: &mut dyn DraftSink,
     ) -> Result<Progress> {
-        let total = source.size();
+        let resume = resume
+            .map(|checkpoint| stand(checkpoint, self.kind))
+            .transpose()?;
+        let mut delivered = resume.is_some();
+        let mut source = blocking(move || open(resume.as_ref())).await??;
+        let total = source.stand().file.size;
         let mut progress = Progress::default();
         progress.total = Some(total);
         progress.drafts = source.stand().drafts;
         progress.rejects = source.stand().rejects;
-        let mut delivered = !self.fresh;
         loop {
             ctx.check(self.clock)?;
             let (count, now) = (self.batch, self.clock.now());
@@ -218,7 +305,7 @@ impl Run<'_> {
 }
 
 /// The stand a checkpoint of this kind holds.
-pub(super) fn stand(checkpoint: &Checkpoint, kind: &str) -> Result<Stand> {
+fn stand(checkpoint: &Checkpoint, kind: &str) -> Result<Stand> {
     let wrong = || {
         Error::invalid("the checkpoint is not one of this collector; start anew without it")
             .operation(resuming(kind))
@@ -229,6 +316,12 @@ pub(super) fn stand(checkpoint: &Checkpoint, kind: &str) -> Result<Stand> {
     } else {
         Err(wrong())
     }
+}
+
+/// Whether the file is there and can be opened.
+pub(super) async fn check(path: std::path::PathBuf) -> Result<Health> {
+    blocking(move || File::open(&path).map_err(|error| unreadable(&path, error))).await??;
+    Ok(Health::Ready)
 }
 
 /// Runs what reads files off the async workers.

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use crm_core::capability::{
-    Checkpoint, Collector, CollectorCapability, DraftSink, OriginalKind, Originals, Progress, Reject,
-    RejectKind,
+    Checkpoint, Collector, CollectorCapability, DraftSink, OriginalKind, Originals, Progress,
 };
 use crm_core::{Clock, Context, Health, Provider, ProviderInfo, Result, SystemClock, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::card::{Card, Found};
 use super::lines::{Line, Lines};
-use super::stream::{self, Batch, MAX_RECORD, Run, Source, Stand, blocking, stand, unreadable};
+use super::stream::{self, Found as Record, MAX_RECORD, Run, Source, Stand, unreadable};
 use crate::assemble::Reading;
 
 const KIND: &str = "vcard/1";
@@ -131,10 +130,7 @@ impl Provider for VcardCollector {
     }
 
     async fn check(&self) -> Result<Health> {
-        let config = self.config.clone();
-        blocking(move || std::fs::File::open(&config.path).map_err(|e| unreadable(&config.path, e)))
-            .await??;
-        Ok(Health::Ready)
+        stream::check(self.config.path.clone()).await
     }
 }
 
@@ -151,17 +147,15 @@ impl Collector for VcardCollector {
         resume: Option<&Checkpoint>,
         sink: &mut dyn DraftSink,
     ) -> Result<Progress> {
-        let resume = resume.map(|checkpoint| stand(checkpoint, KIND)).transpose()?;
-        let fresh = resume.is_none();
         let config = self.config.clone();
-        let cards = blocking(move || Cards::open(&config, resume.as_ref())).await??;
         let run = Run {
             info: &self.info,
             clock: self.clock.as_ref(),
             batch: self.config.batch,
-            fresh,
+            kind: KIND,
         };
-        run.through(ctx, cards, sink).await
+        run.through(ctx, resume, move |stand| Cards::open(&config, stand), sink)
+            .await
     }
 }
 
@@ -336,90 +330,75 @@ fn is_heavy(line: &str) -> bool {
 }
 
 impl Source for Cards {
-    fn size(&self) -> u64 {
-        self.stand.file.size
-    }
-
     fn stand(&self) -> &Stand {
         &self.stand
     }
 
-    fn next(&mut self, rows: usize, now: Timestamp) -> Batch {
-        let (mut drafts, mut rejects, mut end) = (Vec::with_capacity(rows), Vec::new(), None);
-        let mut originals = Originals {
+    fn stand_mut(&mut self) -> &mut Stand {
+        &mut self.stand
+    }
+
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn originals(&self) -> Originals {
+        Originals {
             kind: OriginalKind::Vcard,
             ..Originals::default()
-        };
-        for _ in 0..rows {
-            let (line, text, unfolded) = match self.next_card() {
-                Ok(Next::Card(line, text, unfolded)) => (line, text, unfolded),
-                Ok(Next::Bad(line, reason)) => {
-                    rejects.push(self.reject(line, None, reason.to_owned()));
-                    self.stand.rows += 1;
-                    continue;
-                }
-                Ok(Next::End) => {
-                    end = Some(Ok(()));
-                    break;
-                }
-                Err(error) => {
-                    end = Some(Err(unreadable(Path::new(&self.place), error)));
-                    break;
-                }
-            };
-            self.stand.rows += 1;
-            originals.rows.insert(line, vec![text]);
-            let mut card = Card::new(&self.config, &self.place, line, now);
-            for (_, property) in &unfolded {
-                if property.trim().is_empty() {
-                    continue;
-                }
-                let found = if property.contains('\u{fffd}') {
-                    Found::Wrong(
-                        None,
-                        format!(
-                            "bytes that are no {}; set `encoding` to what the file is in",
-                            self.encoding
-                        ),
-                    )
-                } else {
-                    card.take(property)
-                };
-                if let Found::Wrong(field, reason) = found {
-                    rejects.push(self.reject(line, field, reason));
-                }
+        }
+    }
+
+    fn read(&mut self, now: Timestamp) -> Result<Option<Record>> {
+        let next = self.next_card();
+        let (line, text, unfolded) = match next.map_err(|error| unreadable(Path::new(&self.place), error))? {
+            Next::Card(line, text, unfolded) => (line, text, unfolded),
+            Next::Bad(line, reason) => {
+                return Ok(Some(Record::one(line, Err((None, reason.to_owned())), None)));
             }
-            match card.finish() {
-                Ok(draft) => drafts.push(draft),
-                Err(reason) => rejects.push(self.reject(line, None, reason.to_owned())),
+            Next::End => return Ok(None),
+        };
+        let mut card = Card::new(&self.config, &self.place, line, now);
+        let mut wrong = Vec::new();
+        for (_, property) in unfolded
+            .iter()
+            .filter(|(_, property)| !property.trim().is_empty())
+        {
+            let found = if property.contains('\u{fffd}') {
+                let reason = format!(
+                    "bytes that are no {}; set `encoding` to what the file is in",
+                    self.encoding
+                );
+                Found::Wrong(None, reason)
+            } else {
+                card.take(property)
+            };
+            if let Found::Wrong(field, reason) = found {
+                wrong.push((field, reason));
             }
         }
+        // What is wrong with the whole comes after what is wrong within.
+        let draft = match card.finish() {
+            Ok(draft) => Some(draft),
+            Err(reason) => {
+                wrong.push((None, reason.to_owned()));
+                None
+            }
+        };
+        Ok(Some(Record {
+            line,
+            draft,
+            wrong,
+            original: Some(vec![text]),
+        }))
+    }
+
+    fn settle(&mut self) -> u64 {
         // A line that was read ahead is read again after a resume.
         (self.stand.offset, self.stand.line) = match &self.ahead {
             Some((number, text)) => (self.lines.offset - text.len() as u64 - 1, *number),
             None => (self.lines.offset, self.lines.number),
         };
-        self.stand.drafts += drafts.len() as u64;
-        self.stand.rejects += rejects.len() as u64;
-        Batch {
-            drafts,
-            rejects,
-            originals,
-            end,
-            stand: self.stand.clone(),
-            bytes: self.lines.raw().min(self.stand.file.size),
-        }
-    }
-}
-
-impl Cards {
-    fn reject(&self, line: u64, field: Option<String>, reason: String) -> Reject {
-        Reject {
-            kind: RejectKind::Invalid,
-            place: self.place.clone(),
-            line: Some(line),
-            field,
-            reason,
-        }
+        self.lines.raw()
     }
 }

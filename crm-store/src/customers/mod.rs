@@ -35,6 +35,7 @@ mod merge;
 mod normalise;
 mod organisations;
 pub(crate) mod plain;
+mod retention;
 mod shape;
 mod tags;
 mod timeline;
@@ -65,6 +66,7 @@ use crate::changes::Feed;
 use crate::segments::SEGMENT_EVENT;
 
 pub use batch::{MAX_BATCH, Mode, Op, OpDone};
+pub use crm_core::customer::AFFILIATION;
 pub use export::{ArchiveOptions, ArchiveReport, ExportOptions, ExportReport, Format, OnExisting};
 pub use fields::{ATTRIBUTE, FIELD_DEF, FieldDef, FieldKind, Fields};
 pub use idempotency::{IDEMPOTENCY_KEY, KEPT, Once};
@@ -78,9 +80,9 @@ pub use merge::{
     MergeRecord, MergeRules, Moves, PointPlan, Reference, References, Resolved, Rule, Strategy, Unmerged,
 };
 pub use organisations::{
-    AFFILIATION, Affiliation, AffiliationId, MAX_DEPTH, ORGANISATION, Organisation, OrganisationId,
-    Organisations,
+    Affiliation, AffiliationId, MAX_DEPTH, ORGANISATION, Organisation, OrganisationId, Organisations,
 };
+pub use retention::{Leftovers, Retention};
 pub use timeline::{Appended, Events};
 pub use undo::{Kept, KeptReason, UndoReport};
 

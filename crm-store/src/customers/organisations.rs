@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crm_core::customer::Attributes;
+use crm_core::customer::{AFFILIATION, Attributes};
 use crm_core::query::{Cursor, Filter, Page, Query, Relation};
 use crm_core::record::{Entity, Field, FieldType, Index, Record, Schema, Stored, Value, Version, Write};
 use crm_core::{Context, CustomerId, Error, ErrorKind, Id, Result, Timestamp, Uuid};
@@ -81,29 +81,6 @@ pub struct Affiliation {
     pub valid_to: Option<Timestamp>,
 }
 
-/// How an [`Affiliation`] is stored.
-pub static AFFILIATION: Schema = Schema {
-    name: "crm_affiliation",
-    fields: &[
-        Field::new("customer_id", FieldType::Uuid).pseudonym(),
-        Field::new("organisation_id", FieldType::Uuid),
-        Field::new("role", FieldType::Text),
-        Field::new("primary_one", FieldType::Bool),
-        Field::new("valid_from", FieldType::Timestamp)
-            .nullable()
-            .personal(),
-        Field::new("valid_to", FieldType::Timestamp).nullable().personal(),
-        Field::new("created_at", FieldType::Timestamp),
-    ],
-    indexes: &[
-        Index::unique(
-            "crm_affiliation_key",
-            &["customer_id", "organisation_id", "role", "valid_from"],
-        ),
-        Index::new("crm_affiliation_organisation", &["organisation_id"]),
-    ],
-};
-
 impl Affiliation {
     /// A condition on customers: was with this organisation at any moment from `from` until before `to`. For
     /// [`Customers::find`], [`Customers::count`] and dynamic segments.
@@ -112,7 +89,7 @@ impl Affiliation {
         let within = Filter::eq("organisation_id", organisation)
             .and(open("valid_from", Filter::lt("valid_from", to)))
             .and(open("valid_to", Filter::gt("valid_to", from)));
-        Filter::at_least(1, Relation::new(&AFFILIATION, "customer_id"), within)
+        Filter::at_least(1, Relation::AFFILIATIONS, within)
     }
 
     fn to_record(&self, now: Timestamp) -> Result<Record> {

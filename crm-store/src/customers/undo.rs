@@ -46,6 +46,8 @@ pub enum KeptReason {
     HasMore,
     /// A key it had before belongs to somebody else now.
     KeyTaken,
+    /// What it was before was purged ([`Customers::purge`]).
+    Purged,
 }
 
 /// What an undo did.
@@ -86,6 +88,8 @@ struct Deeds {
     /// By record, what it was before the run's first write and the version its last write gave it.
     before: BTreeMap<(String, Uuid), (Before, Version)>,
     added: BTreeMap<(String, Uuid), &'static Schema>,
+    /// Some of what was before was purged.
+    purged: bool,
 }
 
 impl Customers {
@@ -259,7 +263,8 @@ impl Customers {
         for row in self.journal(ctx, run, customers).await? {
             let deed = deeds.entry(row.record.uuid("customer_id")?).or_default();
             let (before, added) = read_row(&row)?;
-            for one in before {
+            deed.purged |= before.is_none();
+            for one in before.unwrap_or_default() {
                 let key = (one.schema.clone(), one.id);
                 let wrote = one.wrote;
                 deed.before
@@ -348,6 +353,9 @@ impl Customers {
         deed: &Deeds,
         now: &BTreeMap<(String, Uuid), Stored>,
     ) -> Result<Result<Option<Vec<Write>>, KeptReason>> {
+        if deed.purged {
+            return Ok(Err(KeptReason::Purged));
+        }
         if deed.before.is_empty() && deed.added.is_empty() {
             return Ok(Ok(None));
         }

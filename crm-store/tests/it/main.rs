@@ -33,6 +33,7 @@ mod own;
 mod people;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod postgres;
+mod retention;
 mod segments;
 #[cfg(feature = "sqlite")]
 mod segments_kill;

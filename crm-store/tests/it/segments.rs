@@ -7,7 +7,7 @@ use std::time::Duration;
 use crm_core::activity::{INTERACTION, Money, ORDER};
 use crm_core::capability::RecordStore;
 use crm_core::customer::{
-    CONTACT_POINT, CUSTOMER, Draft, ExternalRef, InteractionDraft, OrderDraft, Provenance,
+    AFFILIATION, CONTACT_POINT, CUSTOMER, Draft, ExternalRef, InteractionDraft, OrderDraft, Provenance,
 };
 use crm_core::memory::MemoryStore;
 use crm_core::query::{Compare, Filter, Measure, Query, Relation, Scan, Span};
@@ -19,12 +19,15 @@ use crm_core::{
 };
 use crm_store::Customers;
 use crm_store::changes::{ChangeLog, Entity, Op};
+use crm_store::customers::Affiliation;
 use crm_store::segments::{Budget, Explanation, NewSegment, Reason, Segments};
 
 use crate::stores::{Opened, on_each_store, stores};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Organisations that customers are with.
+const PLACES: [Uuid; 2] = [Uuid::from_u128(0xa1), Uuid::from_u128(0xa2)];
 
 /// Customers of a tenant of their own, with a clock to turn.
 struct World {
@@ -93,6 +96,33 @@ impl World {
             .unwrap();
     }
 
+    /// The customer is, was or will be with an organisation, or is with it no longer.
+    async fn affiliation(&mut self, who: CustomerId) {
+        let organisations = self.customers.organisations();
+        let place = *self.dice.pick(&PLACES);
+        if organisations
+            .get(&self.ctx, place.into())
+            .await
+            .unwrap()
+            .is_none()
+        {
+            let mut one = organisations.named("Acme");
+            one.id = place.into();
+            organisations.save(&self.ctx, one).await.unwrap();
+        }
+        let role = *self.dice.pick(&["buyer", "employee"]);
+        let from = DAY * self.dice.below(60) as u32;
+        let from = (!self.dice.one_in(3)).then(|| self.clock.now().minus(from));
+        let to = self.dice.one_in(2).then(|| self.clock.now().plus(DAY));
+        let done = organisations
+            .affiliate(&self.ctx, who, place.into(), role, false, (from, to))
+            .await;
+        // The same place from the same day on, until another one.
+        if let Err(error) = done {
+            assert_eq!(error.context("index"), Some("crm_affiliation_key"));
+        }
+    }
+
     /// Something random happens.
     async fn change(&mut self) {
         if self.people.len() < 12 || self.dice.one_in(6) {
@@ -100,7 +130,8 @@ impl World {
             return;
         }
         let who = *self.dice.pick(&self.people);
-        match self.dice.below(7) {
+        match self.dice.below(8) {
+            5 => self.affiliation(who).await,
             0 | 1 => {
                 let ago = HOUR * self.dice.below(24 * 60) as u32;
                 let minor = self.dice.below(5_000) as i64;
@@ -149,7 +180,19 @@ impl World {
     fn rule(&mut self, known: &[SegmentId], depth: usize) -> Filter {
         let dice = &mut self.dice;
         let days = Span::days(1 + dice.below(60) as i32);
-        match dice.below(if depth == 0 { 10 } else { 13 }) {
+        match dice.below(if depth == 0 { 11 } else { 14 }) {
+            13 => !self.rule(known, depth - 1),
+            10 => {
+                let there = Filter::eq("organisation_id", *dice.pick(&PLACES));
+                match dice.below(3) {
+                    0 => Filter::at_least(1, Relation::AFFILIATIONS, there),
+                    1 => Filter::none_of(Relation::AFFILIATIONS, there.and(Filter::eq("role", "buyer"))),
+                    _ => {
+                        let (from, to) = (self.clock.now().minus(40 * DAY), self.clock.now());
+                        Affiliation::during((*dice.pick(&PLACES)).into(), from, to)
+                    }
+                }
+            }
             0 => Filter::has("tags", *dice.pick(&["vip", "press", "50%_off"])),
             1 => Filter::ge("attributes.visits", dice.below(20) as i64),
             2 => Filter::one_of("attributes.plan", ["free", "pro"]),
@@ -173,7 +216,6 @@ impl World {
                 [] => Filter::null("attributes.nothing"),
                 known => Filter::InSegment(dice.pick(known).uuid()),
             },
-            10 => !self.rule(known, depth - 1),
             11 => Filter::And(vec![self.rule(known, depth - 1), self.rule(known, depth - 1)]),
             _ => Filter::Or(vec![self.rule(known, depth - 1), self.rule(known, depth - 1)]),
         }
@@ -875,7 +917,16 @@ async fn one_rule_finds_the_same_customers_everywhere() {
         &["customer_id", "segment_id", "included"],
     )
     .await;
+    let places = table(
+        &first.silent,
+        &ctx,
+        &AFFILIATION,
+        &["customer_id", "organisation_id", "role", "valid_from", "valid_to"],
+    )
+    .await;
+    assert!(places.rows() > 5, "some are with organisations");
     let related = [
+        ("crm_affiliation", &places),
         ("crm_order", &orders),
         ("crm_interaction", &events),
         ("crm_contact_point", &points),

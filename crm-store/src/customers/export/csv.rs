@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use crm_core::cell;
 use crm_core::customer::{ContactKind, Customer};
+use crm_core::record::FieldType;
+use crm_core::{Column, Result, Table, cell};
 use serde_json::Value as Json;
 
 /// Writes one line of delimited text (RFC 4180).
@@ -116,6 +117,11 @@ impl Columns {
     }
 
     pub(super) fn head(&self, into: &mut Vec<u8>, delimiter: u8) -> io::Result<()> {
+        let names = self.names();
+        line(into, names.iter().map(String::as_str), delimiter)
+    }
+
+    fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = FIRST.map(str::to_owned).to_vec();
         let mut several = |name: &str, count: usize| {
             for i in 1..=count {
@@ -137,11 +143,59 @@ impl Columns {
         for (name, kind) in &self.attributes {
             several(&format!("attribute:{name}{}", kind.suffix()), 1);
         }
-        line(into, names.iter().map(String::as_str), delimiter)
+        names
     }
 
     pub(super) fn row(&self, into: &mut Vec<u8>, customer: &Customer, delimiter: u8) -> io::Result<()> {
-        let mut cells: Vec<Cow<'_, str>> = vec![
+        let cells = self.cells(customer);
+        let guarded: Vec<Cow<'_, str>> = cells.iter().map(|text| cell::guard(text)).collect();
+        line(into, guarded.iter().map(AsRef::as_ref), delimiter)
+    }
+
+    /// The rows of some customers as columns: text, but for attributes that are whole numbers, numbers or true and false
+    /// wherever they are there. Nothing is guarded: a table is no spreadsheet. What is empty is absent.
+    pub(super) fn table(&self, customers: &[Customer]) -> Result<Table> {
+        let names = self.names();
+        let attributes = names.len() - self.attributes.len();
+        let mut table = Table::default();
+        let rows: Vec<Vec<Cow<'_, str>>> = customers.iter().map(|customer| self.cells(customer)).collect();
+        for (at, name) in names.iter().take(attributes).enumerate() {
+            let mut column = Column::text(name.as_str());
+            for row in &rows {
+                column.push_text(row.get(at).map(AsRef::as_ref).filter(|text| !text.is_empty()));
+            }
+            table.push(column)?;
+        }
+        for ((at, name), (key, kind)) in names.iter().enumerate().skip(attributes).zip(&self.attributes) {
+            let ty = match kind {
+                Kind::Int => FieldType::Int,
+                Kind::Float => FieldType::Float,
+                Kind::Bool => FieldType::Bool,
+                Kind::Text | Kind::Json => FieldType::Text,
+            };
+            let mut column = Column::empty(name.as_str(), ty)?;
+            for (customer, row) in customers.iter().zip(&rows) {
+                let json = customer.attributes.get(key);
+                let value = match kind {
+                    Kind::Int => json.and_then(Json::as_i64).into(),
+                    Kind::Float => json.and_then(Json::as_f64).into(),
+                    Kind::Bool => json.and_then(Json::as_bool).into(),
+                    Kind::Text | Kind::Json => {
+                        let text = row.get(at).map(AsRef::as_ref);
+                        text.filter(|text: &&str| !text.is_empty())
+                            .map(str::to_owned)
+                            .into()
+                    }
+                };
+                column.push(value)?;
+            }
+            table.push(column)?;
+        }
+        Ok(table)
+    }
+
+    fn cells<'c>(&self, customer: &'c Customer) -> Vec<Cow<'c, str>> {
+        let mut cells: Vec<Cow<'c, str>> = vec![
             customer.id.to_string().into(),
             customer.name.given.as_str().into(),
             customer.name.family.as_str().into(),
@@ -190,8 +244,7 @@ impl Columns {
                 (Some(value), _) => value.to_string().into(),
             });
         }
-        let guarded: Vec<Cow<'_, str>> = cells.iter().map(|text| cell::guard(text)).collect();
-        line(into, guarded.iter().map(AsRef::as_ref), delimiter)
+        cells
     }
 }
 

@@ -11,7 +11,7 @@ use std::io;
 use crm_core::customer::Customer;
 use crm_core::query::{Filter, Query};
 use crm_core::record::Schema;
-use crm_core::{Context, Error, ErrorKind, Result};
+use crm_core::{Context, Error, ErrorKind, Result, Table};
 
 pub use restore::{ArchiveOptions, ArchiveReport, OnExisting};
 
@@ -189,6 +189,51 @@ impl Customers {
         Ok(report)
     }
 
+    /// The customers that match as tables, a page each, all with the columns of [`Format::Csv`]: for files of columns such
+    /// as Parquet, which `TableCollector` of crm-crawl reads back. Attributes that are whole numbers, numbers or true and
+    /// false are columns of that type; everything else is text, and what is empty is absent. `take` is called at least
+    /// once, with no rows when nobody matches. Reads the customers twice, first to learn which columns there are.
+    ///
+    /// # Errors
+    /// As [`Customers::export`]; those of `take`.
+    pub async fn export_tables(
+        &self,
+        ctx: &Context,
+        filter: &Filter,
+        mut options: ExportOptions,
+        take: &mut (dyn FnMut(Table) -> Result<()> + Send),
+    ) -> Result<ExportReport> {
+        let named = |error: Error| error.operation("customers.export_tables");
+        options.validate().map_err(named)?;
+        self.prepare().await.map_err(named)?;
+        let filter = &self.resolve_filter(ctx, filter).await.map_err(named)?;
+        let columns = self.columns(ctx, filter, &options).await.map_err(named)?;
+        let mut report = ExportReport::default();
+        self.pages(ctx, filter, options.page, &mut |some| {
+            take(columns.table(some)?)?;
+            for customer in some {
+                report.addresses_left_out += customer.addresses.len().saturating_sub(1) as u64;
+            }
+            report.customers += some.len() as u64;
+            options.tell(report.customers);
+            Ok(())
+        })
+        .await
+        .map_err(named)?;
+        Ok(report)
+    }
+
+    /// Which columns the customers that match need.
+    async fn columns(&self, ctx: &Context, filter: &Filter, options: &ExportOptions) -> Result<csv::Columns> {
+        let mut columns = csv::Columns::default();
+        self.pages(ctx, filter, options.page, &mut |some| {
+            some.iter().for_each(|customer| columns.learn(customer));
+            Ok(())
+        })
+        .await?;
+        Ok(columns)
+    }
+
     /// Customers that match, a page at a time, by id.
     async fn pages(
         &self,
@@ -216,12 +261,7 @@ impl Customers {
         out: &mut Counted<'_>,
         options: &mut ExportOptions,
     ) -> Result<ExportReport> {
-        let mut columns = csv::Columns::default();
-        self.pages(ctx, filter, options.page, &mut |some| {
-            some.iter().for_each(|customer| columns.learn(customer));
-            Ok(())
-        })
-        .await?;
+        let columns = self.columns(ctx, filter, options).await?;
         let mut report = ExportReport::default();
         let mut buffer = Vec::new();
         if options.bom {

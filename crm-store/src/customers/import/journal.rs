@@ -303,9 +303,13 @@ fn list<T: Serialize>(items: &[T]) -> Result<Value> {
     Ok(Value::Json(json))
 }
 
-/// What a row of the journal says.
-pub(in super::super) fn read_row(stored: &Stored) -> Result<(Vec<Before>, Vec<Added>)> {
-    let added = match stored.record.get("added") {
+/// Stands in the place of what a row of the journal overwrote when that was purged.
+pub(in super::super) const PURGED: &str = "purged";
+
+/// What a row of the journal says: what it overwrote, unless that was purged, and what it added.
+pub(in super::super) fn read_row(stored: &Stored) -> Result<(Option<Vec<Before>>, Vec<Added>)> {
+    let r = &stored.record;
+    let added = match r.get("added") {
         Some(Value::Bytes(bytes)) => Additions::read(bytes),
         _ => Some(Vec::new()),
     };
@@ -314,7 +318,12 @@ pub(in super::super) fn read_row(stored: &Stored) -> Result<(Vec<Before>, Vec<Ad
             .with("schema", IMPORT_ROW.name)
             .with("field", "added")
     })?;
-    Ok((stored.record.json("before")?, added))
+    let purged = r.get("before").and_then(Value::as_json);
+    let before = match purged.and_then(|json| json.get(PURGED)) {
+        Some(_) => None,
+        None => Some(r.json("before")?),
+    };
+    Ok((before, added))
 }
 
 /// Hashes what is written.

@@ -14,7 +14,9 @@
 //! through the survivor, and the most restrictive one counts. Suppressions belong to addresses and are not touched.
 
 mod apply;
+mod gather;
 mod journal;
+mod points;
 mod references;
 mod resolve;
 mod survive;

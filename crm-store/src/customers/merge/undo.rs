@@ -38,8 +38,8 @@ impl Merge<'_> {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] when it was taken back already, when a later merge must be taken
-    /// back first (`merge_id` names it), or when fields the merge had set were changed since (`fields` names them).
-    /// Nothing is changed then.
+    /// back first (`merge_id` names it), or when fields the merge had set were changed since (`fields` names them);
+    /// [`ErrorKind::Unsupported`] when what was before was purged. Nothing is changed then.
     pub async fn undo(&self, ctx: &Context, merge: MergeId) -> Result<Unmerged> {
         self.undone(ctx, merge)
             .await
@@ -134,6 +134,20 @@ impl Merge<'_> {
         let mut query = images;
         loop {
             let page = store.find(ctx, &MERGE_IMAGE, &query).await?;
+            if query.after.is_none() {
+                let first = page
+                    .items
+                    .first()
+                    .map(|image| image.record.int("seq"))
+                    .transpose()?;
+                if first != Some(0) {
+                    return Err(Error::new(
+                        ErrorKind::Unsupported,
+                        "what this merge overwrote was purged: it cannot be undone",
+                    )
+                    .with("merge_id", merge));
+                }
+            }
             for stored in &page.items {
                 deletes.push(Write::delete(&MERGE_IMAGE, stored.id, Some(stored.version)));
                 match Image::from_stored(stored)? {
