@@ -728,6 +728,9 @@ pub(crate) fn create_index<D: Dialect>(schema: &'static Schema, index: &Index) -
     for field in index.fields {
         sql.push(", ").name(field).push(D::INDEX_SORT);
     }
+    if !index.unique && !D::INDEX_HAS_ID {
+        sql.push(", ").name("id");
+    }
     sql.push(")");
     sql
 }

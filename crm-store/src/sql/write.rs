@@ -37,7 +37,8 @@ pub(super) async fn all<D: Dialect>(
         match first {
             Write::Insert { .. } | Write::Put { .. } => {
                 let rest = writes.get(at..).unwrap_or_default();
-                let (schema, taken, rows) = run::<D>(rest);
+                let most = lane.parts().0.statement_bytes();
+                let (schema, taken, rows) = run::<D>(rest, most);
                 rows_in(lane, tenant, schema, taken, &rows, at, &mut outcomes).await?;
             }
             Write::Update { id, expected, record } => {
@@ -70,8 +71,8 @@ pub(super) async fn all<D: Dialect>(
 type Rows<'a> = Vec<(Uuid, &'a Record)>;
 
 /// The longest run of writes from the first that one statement can carry: same schema, same conflict rule, different
-/// ids, and a number of rows that is a power of two, so that there are few different statements to prepare.
-fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
+/// ids, not more than `most` bytes, and a number of rows that is a power of two, so that there are few different statements to prepare.
+fn run<D: Dialect>(writes: &[Write], most: usize) -> (&'static Schema, Taken, Rows<'_>) {
     let of = |write: &Write| match write {
         Write::Insert {
             on_conflict: OnConflict::Fail,
@@ -105,9 +106,9 @@ fn run<D: Dialect>(writes: &[Write]) -> (&'static Schema, Taken, Rows<'_>) {
         if other || (!each && !ids.insert(*id)) {
             break;
         }
-        if D::MAX_STATEMENT_BYTES < usize::MAX {
-            bytes += record.values().iter().map(size).sum::<usize>();
-            if bytes > D::MAX_STATEMENT_BYTES && !rows.is_empty() {
+        if most < usize::MAX {
+            bytes += 64 + record.values().iter().map(size).sum::<usize>();
+            if bytes > most && !rows.is_empty() {
                 break;
             }
         }
@@ -191,8 +192,8 @@ fn size(value: &Value) -> usize {
         }
     }
     match value {
-        Value::Text(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
+        Value::Text(text) => 6 + text.len(),
+        Value::Bytes(bytes) => 6 + bytes.len(),
         Value::Json(value) => json(value),
         _ => 16,
     }

@@ -199,6 +199,9 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     const KEY_TYPES: bool = false;
     /// What stands behind a key in ascending and in descending order: absent values lie before all others.
     const SORT: (&'static str, &'static str) = (" ASC NULLS FIRST", " DESC NULLS LAST");
+    /// Whether an index ends with the key of the table by itself; if not, it is named, so that pages in the order of an
+    /// index need no sort.
+    const INDEX_HAS_ID: bool = true;
     /// What stands behind each field of an index.
     const INDEX_SORT: &'static str = "";
     /// Whether the name of an index is dropped together with its table's.
@@ -219,6 +222,10 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// How many connections write; when [`Dialect::readers`] is 0 they also read.
     fn writers(&self) -> usize {
         1
+    }
+    /// The most bytes of values a statement of several rows carries on this store's connections.
+    fn statement_bytes(&self) -> usize {
+        Self::MAX_STATEMENT_BYTES
     }
     /// How long to wait for a connection or a lock.
     fn wait(&self) -> Duration;

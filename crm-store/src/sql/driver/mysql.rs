@@ -521,6 +521,9 @@ impl Dialect for Mysql {
     fn wait(&self) -> Duration {
         self.settings.wait
     }
+    fn statement_bytes(&self) -> usize {
+        self.settings.statement_bytes(Self::MAX_STATEMENT_BYTES)
+    }
     fn names(&self) -> &Names {
         &self.names
     }

@@ -449,6 +449,7 @@ impl Dialect for Postgres {
     const TABLE_OPTIONS: &'static str = "";
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
     const MAX_STATEMENT_BYTES: usize = 64 << 20;
+    const INDEX_HAS_ID: bool = false;
     const GOES_ON: bool = false;
     // As questions order, so that an index answers them in order.
     const INDEX_SORT: &'static str = " ASC NULLS FIRST";
@@ -469,6 +470,9 @@ impl Dialect for Postgres {
     }
     fn wait(&self) -> Duration {
         self.settings.wait
+    }
+    fn statement_bytes(&self) -> usize {
+        self.settings.statement_bytes(Self::MAX_STATEMENT_BYTES)
     }
     fn names(&self) -> &Names {
         &self.names

@@ -178,7 +178,7 @@ impl Sqlite {
                 return Err(wrong("the path of the SQLite file is missing: sqlite:<path>"));
             }
             Place::File {
-                path: PathBuf::from(path),
+                path: Self::literal(PathBuf::from(path)),
                 create,
             }
         };
@@ -186,12 +186,20 @@ impl Sqlite {
         Ok(Self { place, config, names })
     }
 
+    /// A path that SQLite takes literally: as it is built, it reads one that begins with `file:` as a URI.
+    fn literal(path: PathBuf) -> PathBuf {
+        match path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
+            true => Path::new(".").join(path),
+            false => path,
+        }
+    }
+
     /// A file by its path, taken literally.
     pub(crate) fn file(path: &Path, config: SqliteConfig) -> Result<Self> {
         let names = config.validate()?;
         Ok(Self {
             place: Place::File {
-                path: path.to_owned(),
+                path: Self::literal(path.to_owned()),
                 create: true,
             },
             config,
@@ -233,9 +241,9 @@ impl Sqlite {
                 // Fewer, larger checkpoints: a page that is written often goes to the file once.
                 connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 16384")?;
             }
-            connection.execute_batch(
-                "PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY",
-            )?;
+            // What a sort or a grouping needs beyond the page cache goes to a file without a name (`temp_store` unchanged):
+            // the memory of a question does not grow with the rows.
+            connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")?;
             let kib = match role {
                 Role::Writer => kib,
                 Role::Reader => {
@@ -656,6 +664,7 @@ mod tests {
             path("sqlite:///var/lib/a%20b.db"),
             ("/var/lib/a b.db".into(), true)
         );
+        assert_eq!(path("sqlite:file:a.db"), ("./file:a.db".into(), true));
         assert_eq!(path("sqlite::memory:"), ("memory".into(), false));
         assert_eq!(path("sqlite://:memory:"), ("memory".into(), false));
         for (url, word) in [
@@ -664,6 +673,7 @@ mod tests {
             ("sqlite:a.db?mode=x", "mode"),
             ("sqlite:a.db?cache=shared", "parameter=cache"),
             ("sqlite:a%zz.db", "%-escape"),
+            ("sqlite:a.db?prefix=A", "prefix"),
             ("mysql:a", "sqlite:<path>"),
         ] {
             let error = Sqlite::new(url, SqliteConfig::default()).unwrap_err();
@@ -671,6 +681,34 @@ mod tests {
             assert!(error.to_string().contains(word), "{error}");
         }
         assert!(Sqlite::new("sqlite:a", SqliteConfig::default().readers(0)).is_err());
+    }
+
+    /// A connection that took less than was asked for is refused, and the setting is named.
+    #[tokio::test]
+    async fn weaker_settings_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crm.db");
+        let driver = Sqlite::file(&path, SqliteConfig::default()).unwrap();
+        for (weaker, setting, found) in [
+            ("PRAGMA synchronous = NORMAL", "synchronous", "1"),
+            ("PRAGMA synchronous = OFF", "synchronous", "0"),
+            ("PRAGMA foreign_keys = OFF", "foreign_keys", "0"),
+            ("PRAGMA journal_mode = DELETE", "journal_mode", "delete"),
+            ("PRAGMA journal_mode = MEMORY", "journal_mode", "memory"),
+        ] {
+            let open = driver.opener(Role::Writer);
+            let link = Link::open(move || {
+                let connection = open()?;
+                connection.execute_batch(weaker)?;
+                Ok(connection)
+            });
+            let error = driver.read_back(&link.await.unwrap()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{weaker}");
+            let told = ["setting", "found"].map(|key| error.context(key).unwrap_or_default());
+            assert_eq!(told, [setting, found], "{weaker}");
+        }
+        let link = driver.open(Role::Writer).await.unwrap();
+        driver.read_back(&link).await.unwrap();
     }
 
     #[test]
