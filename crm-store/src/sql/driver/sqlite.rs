@@ -687,15 +687,20 @@ mod tests {
     #[tokio::test]
     async fn weaker_settings_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("crm.db");
-        let driver = Sqlite::file(&path, SqliteConfig::default()).unwrap();
-        for (weaker, setting, found) in [
+        // A file each: a connection that was dropped closes behind our back.
+        let driver = |n: usize| {
+            let path = folder.path().join(format!("{n}.db"));
+            Sqlite::file(&path, SqliteConfig::default()).unwrap()
+        };
+        let weak = [
             ("PRAGMA synchronous = NORMAL", "synchronous", "1"),
             ("PRAGMA synchronous = OFF", "synchronous", "0"),
             ("PRAGMA foreign_keys = OFF", "foreign_keys", "0"),
             ("PRAGMA journal_mode = DELETE", "journal_mode", "delete"),
             ("PRAGMA journal_mode = MEMORY", "journal_mode", "memory"),
-        ] {
+        ];
+        for (n, (weaker, setting, found)) in weak.into_iter().enumerate() {
+            let driver = driver(n);
             let open = driver.opener(Role::Writer);
             let link = Link::open(move || {
                 let connection = open()?;
@@ -707,6 +712,7 @@ mod tests {
             let told = ["setting", "found"].map(|key| error.context(key).unwrap_or_default());
             assert_eq!(told, [setting, found], "{weaker}");
         }
+        let driver = driver(weak.len());
         let link = driver.open(Role::Writer).await.unwrap();
         driver.read_back(&link).await.unwrap();
     }
