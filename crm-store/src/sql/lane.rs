@@ -17,6 +17,7 @@ use super::driver::{Dialect, Fault, Role};
 pub(crate) struct Lanes<D: Dialect> {
     driver: Arc<D>,
     role: Role,
+    connections: usize,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<D::Connection>>,
 }
@@ -26,6 +27,7 @@ impl<D: Dialect> Lanes<D> {
         Arc::new(Self {
             driver,
             role,
+            connections,
             permits: Arc::new(Semaphore::new(connections)),
             idle: Mutex::new(Vec::new()),
         })
@@ -43,10 +45,25 @@ impl<D: Dialect> Lanes<D> {
         taken.unwrap_or_else(|| Err(late("no connection to the database was made in time")))
     }
 
+    /// Waits for the work that is under way, and closes every connection. Whoever asks for one from now on is refused.
+    pub(crate) async fn close(&self) -> Result<()> {
+        let all = u32::try_from(self.connections).unwrap_or(u32::MAX);
+        // Closed already is closed.
+        let held = self.permits.acquire_many(all).await;
+        self.permits.close();
+        drop(held);
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for connection in idle {
+            D::close(connection).await?;
+        }
+        Ok(())
+    }
+
     async fn taken(self: &Arc<Self>, deadline: Option<Instant>) -> Result<Lane<D>> {
         let waited = tokio::time::timeout(self.driver.wait(), self.permits.clone().acquire_owned()).await;
         let permit = waited.map_err(|_| busy(self.driver.wait()))?;
-        let permit = permit.map_err(|_| Error::unexpected("the store is closed"))?;
+        let permit =
+            permit.map_err(|_| Error::new(ErrorKind::Unavailable, "the store is closed; open it again"))?;
         let connection = loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(mut connection) = idle else {

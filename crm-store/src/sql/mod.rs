@@ -206,6 +206,20 @@ impl<D: Driver> SqlStore<D> {
         Ok(store)
     }
 
+    /// Waits for the calls that are under way and closes the connections; calls from now on are refused. A store that is just
+    /// dropped closes them too, but a SQLite file may then still be written for a moment: what is in its log moves into
+    /// it. Close before the file is moved, copied or deleted.
+    ///
+    /// # Errors
+    /// What kept the database from being closed.
+    pub async fn close(&self) -> Result<()> {
+        let named = |error: Error| error.operation("store.close");
+        if let Some(readers) = &self.readers {
+            readers.close().await.map_err(named)?;
+        }
+        self.writer.close().await.map_err(named)
+    }
+
     /// How long a call on behalf of `ctx` may take.
     fn time(&self, ctx: &Context) -> Result<Option<Duration>> {
         let Some(until) = ctx.until() else {

@@ -117,7 +117,12 @@ impl Server {
         let mut server = Self {
             kind,
             weak,
-            folder: tempfile::tempdir().unwrap(),
+            folder: match kind {
+                // MariaDB takes files in shared memory, where temporary ones may lie, for memory that keeps its contents, and
+                // writes its log there with each commit whatever it is told: nothing could be lost.
+                Kind::Mariadb => tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
+                Kind::Postgres => tempfile::tempdir().unwrap(),
+            },
             port: free.local_addr().unwrap().port(),
             child: None,
         };
@@ -210,7 +215,8 @@ impl Server {
                 command.args([
                     format!("--datadir={}", self.data().display()),
                     format!("--port={}", self.port),
-                    format!("--socket={}", file("socket")),
+                    // In the folder of the data: a long path would not fit into a socket's name.
+                    "--socket=socket".to_owned(),
                     format!("--pid-file={}", file("pid")),
                     format!("--init-file={}", file("init.sql")),
                 ]);

@@ -121,6 +121,57 @@ async fn the_same_file_by_url_and_by_path() {
     assert_eq!(mode, "wal");
 }
 
+/// Closing waits for what is under way; afterwards the file is whole by itself, nothing is open on it, and calls are told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_store_leaves_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("crm.db");
+    let store = Arc::new(
+        SqliteStore::open_file(&path, SqliteConfig::default())
+            .await
+            .unwrap(),
+    );
+    store.migrate(&[&NOTE]).await.unwrap();
+    let ctx = fixtures::context();
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let (store, ctx) = (store.clone(), ctx.clone());
+        calls.spawn(async move {
+            let done = store
+                .apply(&ctx, &[Write::insert(fixtures::id(), note(&n.to_string()))])
+                .await;
+            store.count(&ctx, &NOTE, &Filter::All).await.ok();
+            done.is_ok()
+        });
+    }
+    let log = folder.path().join("crm.db-wal");
+    assert!(log.exists(), "there would be nothing to see");
+    store.close().await.unwrap();
+    let stored = calls.join_all().await.into_iter().filter(|done| *done).count();
+    assert!(!log.exists() && !folder.path().join("crm.db-shm").exists());
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let ours = open.filter(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path));
+    assert_eq!(ours.count(), 0);
+
+    let error = store.count(&ctx, &NOTE, &Filter::All).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let one_more = [Write::insert(fixtures::id(), note("late"))];
+    let error = store.apply(&ctx, &one_more).await.unwrap_err();
+    assert!(error.to_string().contains("closed"), "{error}");
+    store.close().await.unwrap();
+
+    // Moved, it is the same store.
+    let moved = folder.path().join("moved.db");
+    std::fs::rename(&path, &moved).unwrap();
+    let store = SqliteStore::open_file(&moved, SqliteConfig::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        store.count(&ctx, &NOTE, &Filter::All).await.unwrap(),
+        stored as u64
+    );
+}
+
 #[tokio::test]
 async fn stores_in_memory_do_not_share() {
     let (a, b) = (

@@ -10,7 +10,8 @@ use crm_core::record::Write;
 use crm_core::testkit::fixtures;
 use crm_core::{Context, CustomerId, Uuid};
 use crm_store::customers::{
-    ArchiveOptions, ExportOptions, FieldDef, FieldKind, Format, ImportOptions, MergeRules, Mode, Op, SCHEMAS,
+    ArchiveOptions, ExportOptions, FieldDef, FieldKind, Format, ImportOptions, MergeRules, Mode, Op,
+    Retention, SCHEMAS,
 };
 
 use crate::customers::{Desk, at, keys};
@@ -22,12 +23,16 @@ on_every_store!(
 );
 
 /// Every public async method, with what tells that the other tenant stayed unseen: see [`outcome`].
-const MATRIX: [&str; 50] = [
+const MATRIX: [&str; 54] = [
     "Customers::batch",
     "Customers::create",
     "Customers::update",
     "Customers::delete",
     "Customers::export",
+    "Customers::export_tables",
+    "Customers::leftovers",
+    "Customers::purge",
+    "Customers::purge_import",
     "Customers::import_archive",
     "Fields::declare",
     "Fields::list",
@@ -272,6 +277,25 @@ async fn outcome(desk: &Desk, ctx: &Context, method: &str, known: &Known) -> Str
                 .unwrap();
             String::from_utf8(out).unwrap()
         }
+        "Customers::export_tables" => {
+            let mut tables = Vec::new();
+            let mut take = |table| {
+                tables.push(table);
+                Ok(())
+            };
+            let done = c.export_tables(ctx, &Filter::All, ExportOptions::default(), &mut take);
+            let done = done.await;
+            format!("{done:?} {tables:?}")
+        }
+        "Customers::leftovers" => {
+            let all = c.leftovers(ctx, None).await;
+            format!("{all:?} {:?}", c.leftovers(ctx, Some(text)).await)
+        }
+        "Customers::purge" => {
+            let keep = Retention::older_than(std::time::Duration::ZERO);
+            format!("{:?}", c.purge(ctx, &keep).await)
+        }
+        "Customers::purge_import" => format!("{:?}", c.purge_import(ctx, text).await),
         "Customers::import_archive" => {
             let mut out = Vec::new();
             c.export(

@@ -72,8 +72,8 @@ pub struct FieldDef {
     pub key: String,
     /// Its type.
     pub kind: FieldKind,
-    /// Whether [`Customers::create`] and [`Customers::update`] refuse a customer without it. Collectors, who know parts
-    /// only, may leave it out.
+    /// Whether [`create`](crate::customers::Customers::create) and [`update`](crate::customers::Customers::update) refuse
+    /// a customer without it. Collectors, who know parts only, may leave it out.
     #[serde(default)]
     pub required: bool,
     /// Whether no two customers may have the same value. Enforced by the store, also between processes.

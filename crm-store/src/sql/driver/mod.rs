@@ -314,6 +314,10 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     fn release(&self, connection: Self::Connection) -> Option<Self::Connection> {
         Some(connection)
     }
+    /// Closes a connection that nothing is open on.
+    async fn close(_connection: Self::Connection) -> Result<()> {
+        Ok(())
+    }
     /// Has the server stop statements that run longer than this.
     async fn bound(_connection: &mut Self::Connection, _limit: Option<Duration>) -> Result<(), Fault> {
         Ok(())

@@ -592,6 +592,10 @@ impl Dialect for Sqlite {
         Ok(link)
     }
 
+    async fn close(link: Link) -> Result<()> {
+        link.close().await.map_err(|failure| failure.fault().into_error())
+    }
+
     async fn execute(link: &mut Link, sql: Sql) -> Result<u64, Fault> {
         link.run(move |session| session.execute(sql)).await
     }
