@@ -58,7 +58,7 @@ refuse "libraries do not print" "$library_code" '(^|[^_[:alnum:]])(println|eprin
 refuse "Polars, linfa and ndarray live in crm-analytics" "$light_code" '(^|[^_[:alnum:]])(polars|polars_io|linfa|linfa_[a-z]+|ndarray)::'
 # Whoever reads a public signature sees our types and those of std, serde, http, bytes, url. The private field of a
 # newtype (`pub struct Selector(scraper::Selector);`) is no signature.
-# The feature unstable-raw is there to show sqlx: one file.
+# The feature unstable-raw is there to show sqlx and rusqlite: one file.
 refuse "foreign types stay inside" "$(grep -vE 'pub struct [A-Za-z]+(<.a>)?\([a-z]+::[A-Za-z]+(<.a>)?\);' <<<"$library_code")" \
   '[[:space:]]pub ((async |const )*fn|struct|enum|type|use) .*(polars|ndarray|linfa|sqlx|rusqlite|lettre|reqwest|scraper)::' 'crm-store/src/sql/raw\.rs'
 

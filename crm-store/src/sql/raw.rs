@@ -120,8 +120,8 @@ impl SqlStore<Sqlite> {
     /// to refuse it its first write.
     ///
     /// # Errors
-    /// As [`crm_core::capability::RecordStore::apply`]; [`crm_core::ErrorKind::Invalid`] (`setting=connection`) when no transaction is
-    /// open; [`crm_core::ErrorKind::Config`] when it is a connection to another file.
+    /// As [`crm_core::capability::RecordStore::apply`]; [`crm_core::ErrorKind::Invalid`] (`setting=connection`) when no
+    /// transaction is open; [`crm_core::ErrorKind::Config`] when it is a connection to another file.
     pub fn apply_in(
         &self,
         connection: &rusqlite::Connection,

@@ -71,7 +71,8 @@ pub(super) async fn all<D: Dialect>(
 type Rows<'a> = Vec<(Uuid, &'a Record)>;
 
 /// The longest run of writes from the first that one statement can carry: same schema, same conflict rule, different
-/// ids, not more than `most` bytes, and a number of rows that is a power of two, so that there are few different statements to prepare.
+/// ids, not more than `most` bytes, and a number of rows that is a power of two, so that there are few different statements
+/// to prepare.
 fn run<D: Dialect>(writes: &[Write], most: usize) -> (&'static Schema, Taken, Rows<'_>) {
     let of = |write: &Write| match write {
         Write::Insert {

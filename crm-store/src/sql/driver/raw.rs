@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::mpsc;
 
 use super::Dialect;
-use super::sqlite::{Failure, Link, Sqlite, classify};
+use super::sqlite::{Failure, Link, Sqlite, classify, literal};
 
 /// Rows that are handed out together.
 const ROWS: usize = 512;
@@ -54,7 +54,7 @@ impl Raw {
     }
 
     async fn open(path: &Path, flags: OpenFlags) -> Result<Self> {
-        let path = path.to_owned();
+        let path = literal(path);
         let open = move || {
             let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
             connection.busy_timeout(Duration::from_secs(5))?;
@@ -97,7 +97,7 @@ impl Raw {
 
     /// Copies the database, as it is at this moment, to a new file (<https://www.sqlite.org/lang_vacuum.html>).
     pub(in crate::sql) async fn copy_to(&mut self, path: &Path) -> Result<()> {
-        let Some(name) = path.to_str().map(str::to_owned) else {
+        let Some(name) = literal(path).to_str().map(str::to_owned) else {
             return Err(
                 Error::config("SQLite only writes files whose names are UTF-8").with("setting", "path")
             );

@@ -178,7 +178,7 @@ impl Sqlite {
                 return Err(wrong("the path of the SQLite file is missing: sqlite:<path>"));
             }
             Place::File {
-                path: Self::literal(PathBuf::from(path)),
+                path: literal(Path::new(&path)),
                 create,
             }
         };
@@ -186,20 +186,12 @@ impl Sqlite {
         Ok(Self { place, config, names })
     }
 
-    /// A path that SQLite takes literally: as it is built, it reads one that begins with `file:` as a URI.
-    fn literal(path: PathBuf) -> PathBuf {
-        match path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
-            true => Path::new(".").join(path),
-            false => path,
-        }
-    }
-
     /// A file by its path, taken literally.
     pub(crate) fn file(path: &Path, config: SqliteConfig) -> Result<Self> {
         let names = config.validate()?;
         Ok(Self {
             place: Place::File {
-                path: Self::literal(path.to_owned()),
+                path: literal(path),
                 create: true,
             },
             config,
@@ -339,6 +331,14 @@ impl Sqlite {
             }
         }
         Ok(())
+    }
+}
+
+/// A path that SQLite takes literally: as it is built, it reads one that begins with `file:` as a URI.
+pub(super) fn literal(path: &Path) -> PathBuf {
+    match path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
+        true => Path::new(".").join(path),
+        false => path.to_owned(),
     }
 }
 
