@@ -77,6 +77,7 @@ sample fail "the clock of the machine" crm-channels/src/a.rs 'fn a() { let _ = s
 sample pass "the clock of the machine in clock.rs" crm-core/src/clock.rs 'fn a() { let _ = std::time::SystemTime::now(); }'
 sample pass "the clock of the machine in a unit test" crm-channels/src/a.rs '#[cfg(test)]\nmod tests {\n    fn a() { let _ = Instant::now(); }\n}'
 sample fail "a TLS provider for the whole process" crm-channels/src/a.rs 'fn a() { provider().install_default(); }'
+sample fail "the folder of a build" crm-store/tests/it/a.rs 'fn a() { let _ = env!("CARGO_MANIFEST_DIR"); }'
 sample fail "printing" crm-channels/src/a.rs 'fn a() { println!("x"); }'
 sample fail "Polars outside crm-analytics" crm-store/src/a.rs 'use polars::prelude::DataFrame;'
 sample pass "Polars in crm-analytics" crm-analytics/src/a.rs 'use polars::prelude::DataFrame;'

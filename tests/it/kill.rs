@@ -33,7 +33,6 @@ fn quickstart() -> PathBuf {
             "--example",
             "quickstart",
         ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env(
             "CARGO_TARGET_DIR",
             folder.parent().and_then(Path::parent).unwrap(),
