@@ -118,12 +118,11 @@ impl Mailer for MboxMailer {
                 .source(error)
                 .effect_unknown()
         })?;
-        Ok(Receipt {
-            provider: self.info.name.clone(),
-            provider_ref: mail.message_id(),
-            accepted_at: self.clock.now(),
-            detail: None,
-        })
+        Ok(Receipt::new(
+            self.info.name.clone(),
+            mail.message_id(),
+            self.clock.now(),
+        ))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::capability::{
     Checkpoint, Collector, CollectorCapability, DraftSink, MailCapability, Mailer, Progress, RecordStore,
     SmsCapability, SmsSender, StoreCapability, VoiceCaller, VoiceCapability,
 };
-use crate::message::{Email, Permitted, Receipt, Sms, VoiceCall};
+use crate::message::{DeliveryEvent, Email, Lookup, Permitted, Receipt, Sms, VoiceCall};
 use crate::policy::{Op, Stack};
 use crate::query::{Aggregate, Claim, Filter, Page, Query, Scan};
 use crate::record::{Outcome, Schema, Stored, Write};
@@ -190,6 +190,22 @@ impl<T: ?Sized + SmsSender> SmsSender for Layered<T> {
             .call(Op::new("sms.send"), self.info(), || self.inner.send(ctx, sms))
             .await
     }
+
+    async fn send_many(&self, ctx: &Context, all: &[Permitted<Sms>]) -> Result<Vec<Result<Receipt>>> {
+        self.stack
+            .call(Op::new("sms.send_many"), self.info(), || {
+                self.inner.send_many(ctx, all)
+            })
+            .await
+    }
+
+    async fn lookup(&self, ctx: &Context, lookup: &Lookup) -> Result<Vec<DeliveryEvent>> {
+        self.stack
+            .call(Op::new("sms.lookup").idempotent(), self.info(), || {
+                self.inner.lookup(ctx, lookup)
+            })
+            .await
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -202,6 +218,14 @@ impl<T: ?Sized + VoiceCaller> VoiceCaller for Layered<T> {
     async fn call(&self, ctx: &Context, call: &Permitted<VoiceCall>) -> Result<Receipt> {
         self.stack
             .call(Op::new("voice.call"), self.info(), || self.inner.call(ctx, call))
+            .await
+    }
+
+    async fn lookup(&self, ctx: &Context, lookup: &Lookup) -> Result<Vec<DeliveryEvent>> {
+        self.stack
+            .call(Op::new("voice.lookup").idempotent(), self.info(), || {
+                self.inner.lookup(ctx, lookup)
+            })
             .await
     }
 }

@@ -104,11 +104,6 @@ impl Mailer for FileMailer {
                 .with("path", self.folder.display())
                 .source(e)
             })?;
-        Ok(Receipt {
-            provider: self.info.name.clone(),
-            provider_ref: name,
-            accepted_at: now,
-            detail: None,
-        })
+        Ok(Receipt::new(self.info.name.clone(), name, now))
     }
 }

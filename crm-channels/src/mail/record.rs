@@ -56,11 +56,10 @@ impl Mailer for RecordMailer {
     async fn send(&self, _ctx: &Context, mail: &Permitted<Email>) -> Result<Receipt> {
         mail.message().validate()?;
         self.taken.fetch_add(1, Ordering::Relaxed);
-        Ok(Receipt {
-            provider: self.info.name.clone(),
-            provider_ref: mail.message().id.to_string(),
-            accepted_at: self.clock.now(),
-            detail: None,
-        })
+        Ok(Receipt::new(
+            self.info.name.clone(),
+            mail.message().id.to_string(),
+            self.clock.now(),
+        ))
     }
 }

@@ -252,11 +252,10 @@ impl Mailer for Held {
     async fn send(&self, _ctx: &Context, mail: &Permitted<Email>) -> Result<Receipt> {
         self.begun.add_permits(1);
         self.go.acquire().await.unwrap().forget();
-        Ok(Receipt {
-            provider: self.info.name.clone(),
-            provider_ref: mail.message().id.to_string(),
-            accepted_at: self.clock.now(),
-            detail: None,
-        })
+        Ok(Receipt::new(
+            self.info.name.clone(),
+            mail.message().id.to_string(),
+            self.clock.now(),
+        ))
     }
 }

@@ -21,5 +21,8 @@ pub use collector::{
     Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, OriginalKind, Originals, Outline,
     Progress, Reject, RejectKind, TableSource,
 };
-pub use message::{MailCapability, Mailer, SmsCapability, SmsSender, VoiceCaller, VoiceCapability};
+pub use message::{
+    MailCapability, Mailer, SmsCapability, SmsSender, VoiceCaller, VoiceCapability, WebhookReply,
+    WebhookRequest, WebhookSource,
+};
 pub use store::{RecordStore, StoreCapability};

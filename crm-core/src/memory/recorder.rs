@@ -91,12 +91,11 @@ impl<M: Sendable + Clone> Recorder<M> {
                 Error::new(ErrorKind::Timeout, "the answer was lost").with_effect(Effect::Unknown),
             ));
         }
-        Ok(Receipt {
-            provider: self.info.name.clone(),
-            provider_ref: format!("{}-{}", self.info.name, state.taken.len()),
-            accepted_at: self.clock.now(),
-            detail: None,
-        })
+        Ok(Receipt::new(
+            self.info.name.clone(),
+            format!("{}-{}", self.info.name, state.taken.len()),
+            self.clock.now(),
+        ))
     }
 }
 

@@ -12,7 +12,7 @@
 use crate::consent::Decision;
 use crate::customer::{Draft, EmailAddress, ExternalRef, PersonName, PhoneNumber, Provenance};
 use crate::id::split_mix;
-use crate::message::{Email, Mailbox, Permitted, Sms, VoiceCall};
+use crate::message::{Email, Mailbox, Permitted, Sms, VoiceCall, VoiceStep};
 use crate::{Context, IdSource, RandomIds, SystemClock, TenantId, Timestamp, Uuid};
 
 /// A seeded source of chance: same seed, same throws.
@@ -91,22 +91,12 @@ pub fn email(n: u64) -> Email {
 
 /// The `n`th SMS, with a fresh id.
 pub fn sms(n: u64) -> Sms {
-    Sms {
-        id: id().into(),
-        from: "CRM".to_owned(),
-        to: phone(n),
-        text: "Hello".to_owned(),
-    }
+    Sms::new(id().into(), phone(n), "Hello").from("CRM")
 }
 
 /// The `n`th call, with a fresh id.
 pub fn call(n: u64) -> VoiceCall {
-    VoiceCall {
-        id: id().into(),
-        from: "+4930123456".to_owned(),
-        to: phone(n),
-        say: "Hello".to_owned(),
-    }
+    VoiceCall::new(id().into(), phone(n), vec![VoiceStep::say("Hello")]).from("+4930123456")
 }
 
 fn phone(n: u64) -> PhoneNumber {

@@ -405,12 +405,8 @@ impl Mailer for Careless {
         self.0.capability()
     }
     async fn send(&self, _ctx: &Context, mail: &Permitted<Email>) -> Result<Receipt> {
-        Ok(Receipt {
-            provider: "someone".into(),
-            provider_ref: "always the same".into(),
-            accepted_at: Timestamp::EPOCH,
-            detail: Some(mail.message().to.address.as_str().into()),
-        })
+        Ok(Receipt::new("someone", "always the same", Timestamp::EPOCH)
+            .detail(mail.message().to.address.as_str()))
     }
 }
 

@@ -355,11 +355,11 @@ impl Mailer for SmtpMailer {
         let reply = self.deliver(mail, &bytes).await?;
         let said = reply.message().collect::<Vec<_>>().join(" ");
         let queued = said.rsplit_once("queued as ").map(|(_, id)| id.trim());
-        Ok(Receipt {
-            provider: self.info.name.clone(),
-            provider_ref: queued.map_or_else(|| mail.message_id(), str::to_owned),
-            accepted_at: self.clock.now(),
-            detail: Some(scrub(&said, mail.to.address.as_str())),
-        })
+        Ok(Receipt::new(
+            self.info.name.clone(),
+            queued.map_or_else(|| mail.message_id(), str::to_owned),
+            self.clock.now(),
+        )
+        .detail(scrub(&said, mail.to.address.as_str())))
     }
 }

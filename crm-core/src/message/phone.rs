@@ -1,0 +1,418 @@
+//! What goes to a telephone: text messages and calls.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{MessageId, no_control};
+use crate::customer::PhoneNumber;
+use crate::{Error, Result};
+
+/// The longest text of an SMS, in characters: ten times what one part of plain letters holds.
+const MAX_TEXT: usize = 1600;
+/// The most steps of a call.
+const MAX_STEPS: usize = 50;
+/// The longest text that is spoken in one step, in characters.
+const MAX_SAY: usize = 3000;
+
+/// A template that a vendor keeps, named by the vendor's own code and filled with parameters: Aliyun takes nothing else,
+/// Twilio calls it content. `Debug` shows no parameter.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VendorTemplate {
+    /// The vendor's code: `SMS_154950909`, `TTS_123`, `HX...`.
+    pub code: String,
+    /// The name the message is signed with, where the vendor wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_name: Option<String>,
+    /// The values that the template names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+}
+
+impl VendorTemplate {
+    /// The template of this code, without values.
+    pub fn new(code: impl Into<String>) -> Self {
+        Self {
+            code: code.into(),
+            ..Self::default()
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.code.trim().is_empty() {
+            return Err(Error::invalid("a vendor's template has a code").with("field", "templates"));
+        }
+        no_control("templates", &self.code)?;
+        self.sign_name
+            .as_deref()
+            .map_or(Ok(()), |name| no_control("templates", name))
+    }
+}
+
+impl fmt::Debug for VendorTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VendorTemplate({}, ..)", self.code)
+    }
+}
+
+/// The templates for one message, by the scheme of the provider that keeps them: `aliyun`, `twilio`.
+pub type VendorTemplates = BTreeMap<String, VendorTemplate>;
+
+/// One SMS for one recipient. `Debug` shows no content.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sms {
+    /// Names the message.
+    pub id: MessageId,
+    /// The sender's number or name, as the vendor knows it; without one, the provider's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Who gets it.
+    pub to: PhoneNumber,
+    /// The text; may be empty when every provider that is asked has a template.
+    #[serde(default)]
+    pub text: String,
+    /// Where to find pictures that go with it, for vendors that take them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<Url>,
+    /// What a vendor that takes templates sends instead of the text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: VendorTemplates,
+}
+
+impl Sms {
+    /// A text from the provider's own number.
+    pub fn new(id: MessageId, to: PhoneNumber, text: impl Into<String>) -> Self {
+        Self {
+            id,
+            from: None,
+            to,
+            text: text.into(),
+            media: Vec::new(),
+            templates: VendorTemplates::new(),
+        }
+    }
+
+    /// From this number or name.
+    #[must_use]
+    pub fn from(mut self, from: impl Into<String>) -> Self {
+        self.from = Some(from.into());
+        self
+    }
+
+    /// With this template at the vendor of this scheme.
+    #[must_use]
+    pub fn template(mut self, scheme: impl Into<String>, template: VendorTemplate) -> Self {
+        self.templates.insert(scheme.into(), template);
+        self
+    }
+
+    /// Checks that there is something to send, that it is not too long, and that no NUL is in it.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] naming the field.
+    pub fn validate(&self) -> Result<()> {
+        if self.text.is_empty() && self.templates.is_empty() && self.media.is_empty() {
+            return Err(Error::invalid("an SMS has a text, a template or a picture").with("field", "text"));
+        }
+        spoken("text", &self.text, MAX_TEXT)?;
+        sender(self.from.as_deref())?;
+        self.templates.values().try_for_each(VendorTemplate::validate)
+    }
+}
+
+impl fmt::Debug for Sms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sms({}, ..)", self.id)
+    }
+}
+
+/// One step of a call. `Debug` shows the kind only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum VoiceStep {
+    /// Speaks a text.
+    Say {
+        /// The text.
+        text: String,
+        /// Its language (BCP 47).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        language: Option<String>,
+        /// The voice, as the vendor names it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        voice: Option<String>,
+        /// How often, at least once.
+        #[serde(default = "once")]
+        times: u32,
+    },
+    /// Plays a recording.
+    Play {
+        /// Where it is: a URL, or the vendor's own name of a stored recording.
+        recording: String,
+        /// How often, at least once.
+        #[serde(default = "once")]
+        times: u32,
+    },
+    /// Says nothing for a while.
+    Pause {
+        /// Whole seconds count.
+        length: Duration,
+    },
+    /// Connects the call with somebody else.
+    Dial {
+        /// Who is called.
+        number: PhoneNumber,
+        /// The number that is shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caller_id: Option<String>,
+    },
+    /// Waits for keys to be pressed, while its steps run, and sends them to a URL of the host's.
+    Gather {
+        /// How many keys; without a number, until `#` or the time is up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digits: Option<u32>,
+        /// How long after the last key.
+        timeout: Duration,
+        /// Where the keys go.
+        action: Url,
+        /// What is said meanwhile: only `Say`, `Play` and `Pause`.
+        prompt: Vec<VoiceStep>,
+    },
+    /// Ends the call.
+    Hangup,
+}
+
+const fn once() -> u32 {
+    1
+}
+
+impl VoiceStep {
+    /// Speaks a text once, in the vendor's usual voice.
+    pub fn say(text: impl Into<String>) -> Self {
+        Self::Say {
+            text: text.into(),
+            language: None,
+            voice: None,
+            times: once(),
+        }
+    }
+
+    fn validate(&self, inside: bool) -> Result<()> {
+        let wrong = |message: &'static str| Err(Error::invalid(message).with("field", "steps"));
+        match self {
+            Self::Say { text, times, .. } => {
+                if text.trim().is_empty() || *times == 0 {
+                    return wrong("a step that speaks has a text, and speaks it at least once");
+                }
+                spoken("steps", text, MAX_SAY)
+            }
+            Self::Play { recording, times } if recording.trim().is_empty() || *times == 0 => {
+                wrong("a step that plays names a recording, and plays it at least once")
+            }
+            Self::Play { recording, .. } => no_control("steps", recording),
+            Self::Pause { .. } => Ok(()),
+            _ if inside => wrong("while keys are waited for, only Say, Play and Pause make sense"),
+            Self::Gather { prompt, digits, .. } => {
+                if *digits == Some(0) {
+                    return wrong("a step that waits for keys waits for at least one");
+                }
+                prompt.iter().try_for_each(|step| step.validate(true))
+            }
+            Self::Dial { caller_id, .. } => sender(caller_id.as_deref()),
+            Self::Hangup => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for VoiceStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Say { .. } => "Say(..)",
+            Self::Play { .. } => "Play(..)",
+            Self::Pause { .. } => "Pause(..)",
+            Self::Dial { .. } => "Dial(..)",
+            Self::Gather { .. } => "Gather(..)",
+            Self::Hangup => "Hangup",
+        })
+    }
+}
+
+/// One phone call to one recipient. `Debug` shows no content.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoiceCall {
+    /// Names the call.
+    pub id: MessageId,
+    /// The caller's number, as the vendor knows it; without one, the provider's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Who is called.
+    pub to: PhoneNumber,
+    /// What happens, in order; may be empty when every provider that is asked has a template.
+    #[serde(default)]
+    pub steps: Vec<VoiceStep>,
+    /// What a vendor that takes templates speaks instead.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: VendorTemplates,
+}
+
+impl VoiceCall {
+    /// A call from the provider's own number.
+    pub fn new(id: MessageId, to: PhoneNumber, steps: Vec<VoiceStep>) -> Self {
+        Self {
+            id,
+            from: None,
+            to,
+            steps,
+            templates: VendorTemplates::new(),
+        }
+    }
+
+    /// From this number.
+    #[must_use]
+    pub fn from(mut self, from: impl Into<String>) -> Self {
+        self.from = Some(from.into());
+        self
+    }
+
+    /// With this template at the vendor of this scheme.
+    #[must_use]
+    pub fn template(mut self, scheme: impl Into<String>, template: VendorTemplate) -> Self {
+        self.templates.insert(scheme.into(), template);
+        self
+    }
+
+    /// Checks that something happens in it, and that each step makes sense where it stands.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] naming the field.
+    pub fn validate(&self) -> Result<()> {
+        if self.steps.is_empty() && self.templates.is_empty() {
+            return Err(Error::invalid("a call has steps or a template").with("field", "steps"));
+        }
+        if self.steps.len() > MAX_STEPS {
+            return Err(Error::invalid("a call has at most 50 steps").with("field", "steps"));
+        }
+        sender(self.from.as_deref())?;
+        self.steps.iter().try_for_each(|step| step.validate(false))?;
+        self.templates.values().try_for_each(VendorTemplate::validate)
+    }
+}
+
+impl fmt::Debug for VoiceCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VoiceCall({}, ..)", self.id)
+    }
+}
+
+fn spoken(field: &'static str, text: &str, most: usize) -> Result<()> {
+    if text.contains('\0') {
+        return Err(Error::invalid("a NUL character cannot be sent").with("field", field));
+    }
+    if text.chars().nth(most).is_some() {
+        return Err(Error::invalid("the text is too long")
+            .with("field", field)
+            .with("most", most));
+    }
+    Ok(())
+}
+
+fn sender(from: Option<&str>) -> Result<()> {
+    match from {
+        Some(from) if from.trim().is_empty() => Err(Error::invalid(
+            "a sender that is given is not empty; leave it out instead",
+        )
+        .with("field", "from")),
+        Some(from) => no_control("from", from),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Uuid;
+
+    fn number() -> PhoneNumber {
+        PhoneNumber::parse("+4930123456", None).unwrap()
+    }
+
+    #[test]
+    fn a_message_has_something_to_say() {
+        let sms = Sms::new(Uuid::nil().into(), number(), "hello");
+        assert!(sms.validate().is_ok());
+        let field = |sms: Sms| sms.validate().unwrap_err().context("field").map(str::to_owned);
+        assert_eq!(
+            field(Sms {
+                text: String::new(),
+                ..sms.clone()
+            })
+            .as_deref(),
+            Some("text")
+        );
+        assert_eq!(
+            field(Sms {
+                text: "x".repeat(1601),
+                ..sms.clone()
+            })
+            .as_deref(),
+            Some("text")
+        );
+        assert_eq!(
+            field(Sms {
+                text: "a\0".into(),
+                ..sms.clone()
+            })
+            .as_deref(),
+            Some("text")
+        );
+        assert_eq!(field(sms.clone().from(" ")).as_deref(), Some("from"));
+        assert_eq!(
+            field(sms.clone().template("aliyun", VendorTemplate::new(""))).as_deref(),
+            Some("templates")
+        );
+        let templated = Sms {
+            text: String::new(),
+            ..sms
+        }
+        .template("aliyun", VendorTemplate::new("SMS_1"));
+        assert!(templated.validate().is_ok());
+        assert!(!format!("{templated:?}").contains("4930"));
+    }
+
+    #[test]
+    fn a_call_makes_sense() {
+        let action = Url::parse("https://example.com/keys").unwrap();
+        let gather = |prompt| VoiceStep::Gather {
+            digits: Some(1),
+            timeout: Duration::from_secs(5),
+            action: action.clone(),
+            prompt,
+        };
+        let call = |steps| VoiceCall::new(Uuid::nil().into(), number(), steps).validate();
+        assert!(
+            call(vec![
+                VoiceStep::say("hello"),
+                gather(vec![VoiceStep::say("1 or 2")]),
+                VoiceStep::Hangup
+            ])
+            .is_ok()
+        );
+        assert!(call(vec![]).is_err());
+        assert!(call(vec![VoiceStep::say(" ")]).is_err());
+        assert!(call(vec![gather(vec![VoiceStep::Hangup])]).is_err());
+        assert!(call(vec![gather(vec![gather(vec![])])]).is_err());
+        assert!(call(vec![VoiceStep::Hangup; 51]).is_err());
+    }
+
+    #[test]
+    fn steps_are_data() {
+        let steps: Vec<VoiceStep> =
+            serde_json::from_str(r#"[{"do":"say","text":"Hi"},{"do":"play","recording":"https://example.com/a.mp3","times":2},{"do":"hangup"}]"#)
+                .unwrap();
+        assert_eq!(steps[0], VoiceStep::say("Hi"));
+        assert_eq!(steps.len(), 3);
+    }
+}
