@@ -21,6 +21,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use crate::message::Blame;
+
 /// The result of every fallible call of the workspace.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -236,6 +238,19 @@ impl Error {
             .iter()
             .find(|(k, _)| *k == key)
             .map(|(_, v)| v.as_str())
+    }
+
+    /// Says whose fault it is that a message did not arrive.
+    #[must_use]
+    pub fn blame(self, blame: Blame) -> Self {
+        self.with("blame", blame)
+    }
+
+    /// Whose fault it is that a message did not arrive, and so what follows for whom; nobody's unless said.
+    pub fn blamed(&self) -> Blame {
+        self.context("blame")
+            .and_then(|blame| blame.parse().ok())
+            .unwrap_or_default()
     }
 
     /// Whether it may be tried again.

@@ -150,6 +150,46 @@ pub enum Blame {
     Sender,
 }
 
+impl Blame {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Nobody,
+        Self::Recipient,
+        Self::RecipientForNow,
+        Self::OptedOut,
+        Self::Content,
+        Self::Sender,
+    ];
+
+    /// The word as it is stored, and as it stands in an error's context under `blame`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Recipient => "recipient",
+            Self::RecipientForNow => "recipient_for_now",
+            Self::OptedOut => "opted_out",
+            Self::Content => "content",
+            Self::Sender => "sender",
+        }
+    }
+}
+
+impl fmt::Display for Blame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Blame {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|blame| blame.as_str() == text)
+            .ok_or_else(|| Error::invalid("not somebody to blame").with("field", "blame"))
+    }
+}
+
 /// News about a message from outside: a vendor's callback, a bounce, an answer to a question. May come late, twice and
 /// in any order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +288,16 @@ pub struct Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blame_is_told_with_an_error_and_read_from_it() {
+        for blame in Blame::ALL {
+            assert_eq!(blame.as_str().parse::<Blame>().unwrap(), blame);
+            assert_eq!(serde_json::to_value(blame).unwrap(), blame.as_str());
+            assert_eq!(Error::invalid("refused").blame(blame).blamed(), blame);
+        }
+        assert_eq!(Error::invalid("refused").blamed(), Blame::Nobody);
+    }
 
     #[test]
     fn states_join_in_any_order() {
