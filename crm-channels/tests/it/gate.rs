@@ -30,7 +30,7 @@ async fn marketing_is_denied_until_it_is_granted_and_again_when_withdrawn() {
         .await
         .unwrap();
     let permitted = ask().await.unwrap();
-    assert_eq!(permitted.decision().trace.len(), 3);
+    assert_eq!(permitted.decision().trace.len(), 4);
     // For this purpose only.
     let other = Purpose::marketing("offers").unwrap();
     assert!(

@@ -1,66 +1,30 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::capability::RecordStore;
-use crate::customer::{Address, CONTACT_POINT, CUSTOMER_ALIAS, ContactKind, ContactState, CustomerId};
+use crate::customer::{Address, CUSTOMER_ALIAS, ContactKind, CustomerId};
 use crate::message::{Permitted, Sendable};
 use crate::query::{Filter, Query};
 use crate::record::{Entity, Schema, Stored, Write};
-use crate::{Clock, Context, Error, ErrorKind, IdSource, RandomIds, Result, Timestamp, Uuid};
+use crate::{Clock, Context, Error, ErrorKind, IdSource, RandomIds, Result, Timestamp};
 
+use super::facts::{Asked, Facts, Merged};
 use super::{
-    AddressKey, CONSENT_EVENT, ConsentAction, ConsentEvent, ConsentState, Decision, Evidence, Purpose,
-    SUPPRESSION, Suppression, SuppressionReason, SuppressionScope,
+    AddressKey, Ask, CONSENT_EVENT, ConsentAction, ConsentEvent, ConsentState, Decision, Evidence, Purpose,
+    Recipient, SUPPRESSION, Suppression, SuppressionReason, SuppressionScope, Verdict, rules,
 };
 
 /// How many recipients are asked for at once.
 const CHUNK: usize = 200;
 
-/// Whom a message would go to. `Debug` shows no address.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Recipient {
-    customer: CustomerId,
-    kind: ContactKind,
-    address: String,
-}
-
-impl Recipient {
-    /// A customer at one of their addresses.
-    pub fn new(customer: CustomerId, address: &Address) -> Self {
-        let (kind, text) = match address {
-            Address::Email(email) => (ContactKind::Email, email.as_str()),
-            Address::Phone(phone) => (ContactKind::Phone, phone.as_str()),
-        };
-        Self {
-            customer,
-            kind,
-            address: text.to_owned(),
-        }
-    }
-
-    /// Whom a message goes to.
-    pub fn of<M: Sendable + ?Sized>(message: &M, customer: CustomerId) -> Self {
-        Self {
-            customer,
-            kind: message.contact_kind(),
-            address: message.recipient().to_owned(),
-        }
-    }
-}
-
-impl fmt::Debug for Recipient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Recipient({}, {:?}, ..)", self.customer, self.kind)
-    }
-}
-
 /// Decides whether a message may go out, from what is stored at that moment, and alone makes [`Permitted`] messages.
 ///
 /// The rules, in order; the first "no" ends it:
+/// 1. purpose: well named;
 /// 1. contact: the address is a contact point of the customer and not known to be dead;
-/// 2. suppression: none covers the purpose;
-/// 3. consent: in force, where the purpose needs it ([`Purpose::needs_consent`]). Nothing on record means no.
+/// 1. suppression: none covers the purpose;
+/// 1. consent: in force, where the purpose needs it ([`Purpose::needs_consent`]). Nothing on record means no.
 #[derive(Clone)]
 pub struct Gate {
     store: Arc<dyn RecordStore>,
@@ -96,7 +60,8 @@ impl Gate {
     /// Lets a message out, or says why not. Reads the facts itself, so ask right before sending.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] with the rule that said no; those of the store.
+    /// [`ErrorKind::Refused`] with the rule that said no; [`ErrorKind::Invalid`] for a badly named purpose; those of the
+    /// store.
     pub async fn permit<M: Sendable>(
         &self,
         ctx: &Context,
@@ -116,6 +81,48 @@ impl Gate {
             .with("message", message.message_id()))
     }
 
+    /// Lets many messages out, each for a purpose of its own, or says why not, in the order asked. One question a kind of
+    /// record to the store for every 200 of them, whatever their purposes. A message nobody may send (a badly named
+    /// purpose, say) gets a [`Verdict::No`]; the others go on.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn permit_all(&self, ctx: &Context, asks: Vec<Ask>) -> Result<Vec<Verdict>> {
+        let mut verdicts = Vec::with_capacity(asks.len());
+        let mut rest = asks.into_iter();
+        loop {
+            let chunk: Vec<Ask> = rest.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return Ok(verdicts);
+            }
+            let asked: Vec<Asked<'_>> = chunk
+                .iter()
+                .map(|ask| self.asked(Recipient::of(&ask.message, ask.customer), &ask.purpose))
+                .collect();
+            let facts = Facts::load(self, ctx, &asked).await?;
+            let now = self.clock.now();
+            let decisions: Vec<Decision> = asked
+                .iter()
+                .map(|asked| rules::decide(&facts, asked, now))
+                .collect();
+            verdicts.extend(
+                chunk
+                    .into_iter()
+                    .zip(decisions)
+                    .map(|(ask, decision)| Verdict::of(ask.message, decision, Vec::new())),
+            );
+        }
+    }
+
+    fn asked<'a>(&self, recipient: Recipient, purpose: &'a Purpose) -> Asked<'a> {
+        let key = self.key.of(recipient.kind(), &recipient.address);
+        Asked {
+            recipient,
+            purpose,
+            key,
+        }
+    }
+
     /// The decision about one recipient, with every rule asked.
     ///
     /// # Errors
@@ -130,7 +137,8 @@ impl Gate {
             .ok_or_else(|| Error::unexpected("no decision about a recipient"))
     }
 
-    /// The decisions about many recipients, in their order, with at most four questions to the store per 200 of them.
+    /// The decisions about many recipients, in their order, with one question a kind of record to the store for every 200
+    /// of them.
     ///
     /// # Errors
     /// As [`Gate::explain`].
@@ -143,12 +151,10 @@ impl Gate {
         purpose.validate()?;
         let mut decisions = Vec::with_capacity(recipients.len());
         for chunk in recipients.chunks(CHUNK) {
-            let facts = Facts::load(self, ctx, chunk, purpose).await?;
+            let asked: Vec<Asked<'_>> = chunk.iter().map(|r| self.asked(r.clone(), purpose)).collect();
+            let facts = Facts::load(self, ctx, &asked).await?;
             let now = self.clock.now();
-            decisions.extend(chunk.iter().map(|recipient| {
-                let key = self.key.of(recipient.kind, &recipient.address);
-                facts.decide(recipient, &key, purpose, now)
-            }));
+            decisions.extend(asked.iter().map(|asked| rules::decide(&facts, asked, now)));
         }
         Ok(decisions)
     }
@@ -163,11 +169,11 @@ impl Gate {
         recipient: &Recipient,
         purpose: &Purpose,
     ) -> Result<ConsentState> {
-        let key = self.key.of(recipient.kind, &recipient.address);
+        let key = self.key.of(recipient.kind(), &recipient.address);
         let filter = Filter::eq("address_key", key).and(Filter::eq("purpose", purpose.name.as_str()));
         let events: Vec<ConsentEvent> = self.all(ctx, filter).await?;
-        let merged = self.merged(ctx, [recipient.customer.uuid()]).await?;
-        Ok(derive(&events, recipient.customer, &merged, self.clock.now()))
+        let merged = Merged::load(self, ctx, BTreeSet::from([recipient.customer.uuid()])).await?;
+        Ok(merged.state(&events, recipient.customer, self.clock.now()))
     }
 
     /// An event to be recorded, at this moment.
@@ -186,7 +192,7 @@ impl Gate {
         Ok(ConsentEvent {
             id: self.ids.fresh().into(),
             purpose: purpose.name.clone(),
-            kind: Recipient::new(customer, address).kind,
+            kind: Recipient::new(customer, address).kind(),
             address_key: self.key.of_address(address),
             customer_id: customer,
             action,
@@ -319,7 +325,12 @@ impl Gate {
         }
     }
 
-    async fn stored(&self, ctx: &Context, schema: &'static Schema, filter: Filter) -> Result<Vec<Stored>> {
+    pub(super) async fn stored(
+        &self,
+        ctx: &Context,
+        schema: &'static Schema,
+        filter: Filter,
+    ) -> Result<Vec<Stored>> {
         let mut query = Query::new(filter).limit(1000);
         let mut all = Vec::new();
         loop {
@@ -332,21 +343,7 @@ impl Gate {
         }
     }
 
-    /// The customers that were merged into these, by the one they are now.
-    async fn merged(&self, ctx: &Context, customers: impl IntoIterator<Item = Uuid>) -> Result<Merged> {
-        let mut merged = Merged::new();
-        let filter = Filter::one_of("customer_id", customers);
-        for stored in self.stored(ctx, &CUSTOMER_ALIAS, filter).await? {
-            let into: CustomerId = stored.record.uuid("customer_id")?.into();
-            let at = stored.record.timestamp("created_at")?;
-            let (members, last) = merged.entry(into).or_insert((Vec::new(), at));
-            members.push(stored.id.into());
-            *last = at.max(*last);
-        }
-        Ok(merged)
-    }
-
-    async fn all<E: Entity>(&self, ctx: &Context, filter: Filter) -> Result<Vec<E>> {
+    pub(super) async fn all<E: Entity>(&self, ctx: &Context, filter: Filter) -> Result<Vec<E>> {
         self.stored(ctx, E::schema(), filter)
             .await?
             .into_iter()
@@ -360,128 +357,5 @@ impl fmt::Debug for Gate {
         f.debug_struct("Gate")
             .field("store", &self.store.info().name)
             .finish_non_exhaustive()
-    }
-}
-
-/// Who was merged into a customer, and when the last of them.
-type Merged = HashMap<CustomerId, (Vec<CustomerId>, Timestamp)>;
-
-fn derive(events: &[ConsentEvent], customer: CustomerId, merged: &Merged, now: Timestamp) -> ConsentState {
-    match merged.get(&customer) {
-        None => ConsentState::derive(events, customer, now),
-        Some((members, at)) => ConsentState::derive_merged(events, customer, members, *at, now),
-    }
-}
-
-/// All that is stored about a chunk of recipients.
-#[derive(Default)]
-struct Facts {
-    contacts: HashMap<(CustomerId, ContactKind, String), ContactState>,
-    suppressions: HashMap<String, Vec<Suppression>>,
-    consents: HashMap<String, Vec<ConsentEvent>>,
-    merged: Merged,
-}
-
-impl Facts {
-    async fn load(gate: &Gate, ctx: &Context, recipients: &[Recipient], purpose: &Purpose) -> Result<Self> {
-        let mut facts = Self::default();
-        let customers: BTreeSet<Uuid> = recipients.iter().map(|r| r.customer.uuid()).collect();
-        let keys: BTreeSet<String> = recipients
-            .iter()
-            .map(|r| gate.key.of(r.kind, &r.address))
-            .collect();
-        if purpose.needs_consent() {
-            facts.merged = gate.merged(ctx, customers.clone()).await?;
-        }
-        for stored in gate
-            .stored(ctx, &CONTACT_POINT, Filter::one_of("customer_id", customers))
-            .await?
-        {
-            let r = &stored.record;
-            let kind = r.text("kind")?.parse().map_err(|_| r.damaged("kind"))?;
-            let state = r.text("state")?.parse().map_err(|_| r.damaged("state"))?;
-            facts.contacts.insert(
-                (r.uuid("customer_id")?.into(), kind, r.text("value")?.to_owned()),
-                state,
-            );
-        }
-        for suppression in gate
-            .all::<Suppression>(ctx, Filter::one_of("address_key", keys.clone()))
-            .await?
-        {
-            facts
-                .suppressions
-                .entry(suppression.address_key.clone())
-                .or_default()
-                .push(suppression);
-        }
-        if purpose.needs_consent() {
-            let filter =
-                Filter::one_of("address_key", keys).and(Filter::eq("purpose", purpose.name.as_str()));
-            for event in gate.all::<ConsentEvent>(ctx, filter).await? {
-                facts
-                    .consents
-                    .entry(event.address_key.clone())
-                    .or_default()
-                    .push(event);
-            }
-        }
-        Ok(facts)
-    }
-
-    fn decide(&self, recipient: &Recipient, key: &str, purpose: &Purpose, now: Timestamp) -> Decision {
-        let mut trace = Vec::with_capacity(3);
-        let allowed = self.ask(&mut trace, recipient, key, purpose, now);
-        Decision { allowed, trace }
-    }
-
-    fn ask(
-        &self,
-        trace: &mut Vec<String>,
-        r: &Recipient,
-        key: &str,
-        purpose: &Purpose,
-        now: Timestamp,
-    ) -> bool {
-        match self.contacts.get(&(r.customer, r.kind, r.address.clone())) {
-            None => {
-                trace.push("contact: the address is no contact point of this customer".to_owned());
-                return false;
-            }
-            Some(ContactState::Invalid) => {
-                trace.push("contact: the address is known not to work".to_owned());
-                return false;
-            }
-            Some(state) => trace.push(format!("contact: the customer's own, {}", state.as_str())),
-        }
-        let covering = self
-            .suppressions
-            .get(key)
-            .into_iter()
-            .flatten()
-            .find(|s| s.scope.covers(purpose));
-        if let Some(found) = covering {
-            trace.push(format!(
-                "suppression: {} since {} ({})",
-                found.scope,
-                found.created_at,
-                found.reason.as_str()
-            ));
-            return false;
-        }
-        trace.push("suppression: none".to_owned());
-        if !purpose.needs_consent() {
-            trace.push("consent: not needed for this purpose".to_owned());
-            return true;
-        }
-        let events = self.consents.get(key).map_or(&[][..], Vec::as_slice);
-        let (allowed, answer) = match derive(events, r.customer, &self.merged, now) {
-            ConsentState::None => (false, format!("consent: none on record for {}", purpose.name)),
-            ConsentState::Granted { since } => (true, format!("consent: granted {since}")),
-            ConsentState::Withdrawn { since } => (false, format!("consent: withdrawn {since}")),
-            ConsentState::Expired { since } => (false, format!("consent: expired {since}")),
-        };
-        trace.push(answer);
-        allowed
     }
 }

@@ -31,34 +31,17 @@
 //! ```
 
 mod event;
+mod facts;
 mod gate;
 mod purpose;
+mod recipient;
+mod rules;
 mod suppression;
-
-use serde::{Deserialize, Serialize};
+mod verdict;
 
 pub use event::{CONSENT_EVENT, ConsentAction, ConsentEvent, ConsentState, Evidence};
-pub use gate::{Gate, Recipient};
+pub use gate::Gate;
 pub use purpose::{LegalBasis, Purpose, PurposeClass};
+pub use recipient::Recipient;
 pub use suppression::{AddressKey, SUPPRESSION, Suppression, SuppressionReason, SuppressionScope};
-
-/// Why a message may or may not go out: each rule that was asked and what it answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
-    /// Whether it may.
-    pub allowed: bool,
-    /// The rules asked, in order, and their answers, without personal data.
-    pub trace: Vec<String>,
-}
-
-impl Decision {
-    /// The last rule asked and its answer: for a refusal, the reason.
-    pub fn last(&self) -> &str {
-        self.trace.last().map_or("no rule was asked", String::as_str)
-    }
-
-    /// The name of the last rule asked: `contact`, `suppression` or `consent`.
-    pub fn rule(&self) -> &str {
-        self.last().split(':').next().unwrap_or_default()
-    }
-}
+pub use verdict::{Ask, Decision, Verdict};

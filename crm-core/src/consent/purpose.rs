@@ -12,6 +12,16 @@ pub enum PurposeClass {
     Marketing,
 }
 
+impl PurposeClass {
+    /// The class as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transactional => "transactional",
+            Self::Marketing => "marketing",
+        }
+    }
+}
+
 /// On what ground the law lets the data be used (GDPR, Art. 6(1)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -67,13 +67,7 @@ pub fn context() -> Context {
 
 /// A message as the consent gate would let it out. Only for tests: outside of them the gate decides.
 pub fn permitted<M>(message: M) -> Permitted<M> {
-    Permitted::new(
-        message,
-        Decision {
-            allowed: true,
-            trace: vec!["testkit".to_owned()],
-        },
-    )
+    Permitted::new(message, Decision::new(true, vec!["testkit".to_owned()]))
 }
 
 /// The `n`th e-mail, with a fresh id, from `crm@example.com` to `person<n>@example.org`.

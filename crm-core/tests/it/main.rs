@@ -1,5 +1,6 @@
 //! What crm-core promises, tested through its public face.
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -7,6 +8,7 @@
 )]
 
 mod broken;
+mod consent;
 mod memory;
 mod policy;
 mod registry;

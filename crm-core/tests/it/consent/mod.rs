@@ -1,0 +1,4 @@
+//! The gate over a store in memory.
+
+mod verdicts;
+mod world;
