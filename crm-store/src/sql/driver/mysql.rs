@@ -608,7 +608,8 @@ impl Dialect for Mysql {
     fn json_has(sql: &mut Sql, column: &str, path: &[String], text: &str) {
         sql.push("(IFNULL(JSON_TYPE(");
         below(sql, column, path);
-        sql.push("), '') = 'ARRAY' AND EXISTS (SELECT 1 FROM JSON_TABLE(");
+        // Not EXISTS: MySQL 9 makes a join of it, and then counts a row once for each of its items.
+        sql.push("), '') = 'ARRAY' AND 0 < (SELECT COUNT(*) FROM JSON_TABLE(");
         below(sql, column, path);
         sql.push(", '$[*]' COLUMNS (v JSON PATH '$')) AS item WHERE JSON_TYPE(item.v) = 'STRING' AND CAST(JSON_UNQUOTE(item.v) AS BINARY) = ")
             .bind(text.into())
