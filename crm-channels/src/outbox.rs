@@ -22,7 +22,7 @@ use std::fmt;
 
 use crm_core::consent::Purpose;
 use crm_core::customer::{ContactPointId, CustomerId};
-use crm_core::message::{Email, MessageId};
+use crm_core::message::{DeliveryState, Email, MessageId};
 use crm_core::record::{Field, FieldType, Index, Record, Schema, Stored, Value, Write};
 use crm_core::{Error, Result, Timestamp};
 use serde::Deserialize;
@@ -122,6 +122,9 @@ pub static OUTBOX: Schema = Schema {
         Field::new("decision", FieldType::Json).nullable(),
         Field::new("provider", FieldType::Text).nullable(),
         Field::new("provider_ref", FieldType::Text).nullable(),
+        // How far it is known to have come: the dispatcher's own knowledge and the news from outside, joined.
+        Field::new("delivery", FieldType::Text).nullable(),
+        Field::new("delivered_at", FieldType::Timestamp).nullable(),
         Field::new("last_error", FieldType::Text).nullable(),
         Field::new("created_at", FieldType::Timestamp),
         Field::new("finished_at", FieldType::Timestamp).nullable(),
@@ -131,6 +134,7 @@ pub static OUTBOX: Schema = Schema {
         Index::new("crm_outbox_due", &["state", "run_at"]),
         Index::new("crm_outbox_lease", &["state", "lease_until"]),
         Index::new("crm_outbox_campaign", &["campaign", "state"]),
+        Index::new("crm_outbox_ref", &["provider_ref"]),
     ],
 };
 
@@ -267,6 +271,7 @@ pub(crate) struct Entry {
     pub(crate) crash_count: i64,
     pub(crate) maybe_sent: bool,
     pub(crate) send_started_at: Option<Timestamp>,
+    pub(crate) delivery: Option<DeliveryState>,
 }
 
 impl Entry {
@@ -288,7 +293,36 @@ impl Entry {
             crash_count: r.int("crash_count")?,
             maybe_sent: r.bool("maybe_sent")?,
             send_started_at: r.get("send_started_at").and_then(Value::as_timestamp),
+            delivery: delivery(r)?,
         })
+    }
+}
+
+/// How far the message of a record is known to have come.
+pub(crate) fn delivery(r: &Record) -> Result<Option<DeliveryState>> {
+    r.get("delivery")
+        .and_then(Value::as_str)
+        .map(|text| text.parse().map_err(|_| r.damaged("delivery")))
+        .transpose()
+}
+
+/// Joins what is known already with something new: any order, any repetition, one result.
+pub(crate) fn join_delivery(r: &mut Record, news: DeliveryState) -> Result<DeliveryState> {
+    let joined = delivery(r)?.map_or(news, |known| known.join(news));
+    r.set("delivery", joined.as_str())?;
+    Ok(joined)
+}
+
+/// Where a message stands whose own end is not known, after news from outside: what a vendor took is sent, and what is
+/// sent is not repeated.
+pub(crate) fn resolved(state: OutboxState, maybe_sent: bool, known: Option<DeliveryState>) -> OutboxState {
+    let open = state == OutboxState::Unknown || (state == OutboxState::Queued && maybe_sent);
+    match known {
+        Some(DeliveryState::Accepted | DeliveryState::Delivered | DeliveryState::Complained) if open => {
+            OutboxState::Sent
+        }
+        Some(DeliveryState::Failed | DeliveryState::Refused) if open => OutboxState::Failed,
+        _ => state,
     }
 }
 
@@ -311,6 +345,10 @@ pub struct OutboxEntry {
     pub provider: Option<String>,
     /// The provider's reference.
     pub provider_ref: Option<String>,
+    /// How far it is known to have come: what the dispatcher knows and news from outside, joined.
+    pub delivery: Option<DeliveryState>,
+    /// When it arrived, as the provider says; the earliest such news counts.
+    pub delivered_at: Option<Timestamp>,
     /// What went wrong last.
     pub last_error: Option<String>,
 }
@@ -328,6 +366,8 @@ impl OutboxEntry {
             campaign: text("campaign"),
             provider: text("provider"),
             provider_ref: text("provider_ref"),
+            delivery: delivery(r)?,
+            delivered_at: r.get("delivered_at").and_then(Value::as_timestamp),
             last_error: text("last_error"),
         })
     }

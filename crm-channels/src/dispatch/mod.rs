@@ -305,7 +305,13 @@ impl Dispatcher {
         record.set("attempt", 0_i64)?;
         record.set("crash_count", 0_i64)?;
         record.set("maybe_sent", false)?;
-        for field in ["lease_until", "send_started_at", "finished_at"] {
+        for field in [
+            "lease_until",
+            "send_started_at",
+            "finished_at",
+            "delivery",
+            "delivered_at",
+        ] {
             record.set(field, Value::Null)?;
         }
         match self

@@ -7,14 +7,14 @@ use crm_core::consent::{SuppressionReason, SuppressionScope};
 use crm_core::customer::{Attributes, CONTACT_POINT, ContactKind, ContactState};
 use crm_core::message::Receipt;
 use crm_core::query::{Filter, Query};
-use crm_core::record::{Entity, Outcome, Value, Write};
+use crm_core::record::{Entity, MAX_KEY_CHARS, Outcome, Value, Write};
 use crm_core::{Context, Effect, Error, ErrorKind, Result, Retry};
 use sha2::{Digest, Sha256};
 
 use super::Dispatcher;
 use super::report::Done;
 use super::work::Lease;
-use crate::outbox::{Entry, OUTBOX, OutboxState};
+use crate::outbox::{Entry, OUTBOX, OutboxState, delivery, join_delivery, resolved};
 
 /// How the end of a message is described.
 pub(super) struct End {
@@ -51,6 +51,11 @@ fn short(mut text: String) -> String {
     text
 }
 
+/// A vendor's reference as it can be looked up.
+fn key(text: &str) -> String {
+    text.chars().take(MAX_KEY_CHARS).collect()
+}
+
 /// The refusal a dispatcher gets that no longer holds the message.
 fn lease_lost() -> Error {
     Error::conflict("the lease is gone: another dispatcher has the message").with("lease", "lost")
@@ -63,23 +68,59 @@ pub(super) fn is_lease_lost(error: &Error) -> bool {
 impl Dispatcher {
     /// Writes the leased record at its version, with what belongs into the same unit of work.
     pub(super) async fn write(&self, ctx: &Context, lease: &mut Lease, more: &[Write]) -> Result<()> {
-        let mut writes = vec![Write::update(lease.id, lease.version, lease.record.clone())];
-        writes.extend_from_slice(more);
-        match self.store.apply(ctx, &writes).await {
-            Ok(outcomes) => {
-                match outcomes.first() {
-                    Some(Outcome::Written(version)) => lease.version = *version,
-                    _ => lease.version += 1,
+        loop {
+            let mut writes = vec![Write::update(lease.id, lease.version, lease.record.clone())];
+            writes.extend_from_slice(more);
+            match self.store.apply(ctx, &writes).await {
+                Ok(outcomes) => {
+                    match outcomes.first() {
+                        Some(Outcome::Written(version)) => lease.version = *version,
+                        _ => lease.version += 1,
+                    }
+                    return Ok(());
                 }
-                Ok(())
+                Err(error)
+                    if error.kind() == ErrorKind::Conflict
+                        && error.context("schema") == Some(OUTBOX.name) =>
+                {
+                    if !self.still_held(ctx, lease).await? {
+                        return Err(lease_lost());
+                    }
+                }
+                Err(error) => return Err(error),
             }
-            Err(error)
-                if error.kind() == ErrorKind::Conflict && error.context("schema") == Some(OUTBOX.name) =>
-            {
-                Err(lease_lost())
-            }
-            Err(error) => Err(error),
         }
+    }
+
+    /// Whether the lease is ours although the record moved on: news about the message came in meanwhile
+    /// ([`crate::Outreach::ingest`]). They are taken over, and nothing of them is overwritten.
+    async fn still_held(&self, ctx: &Context, lease: &mut Lease) -> Result<bool> {
+        let stored = self.store.get(ctx, &OUTBOX, &[lease.id]).await?;
+        let Some(stored) = stored.into_iter().next().flatten() else {
+            return Ok(false);
+        };
+        let theirs = &stored.record;
+        let held = stored.version > lease.version
+            && theirs.get("lease_token") == lease.record.get("lease_token")
+            && theirs.text("state")? == OutboxState::Leased.as_str();
+        if held {
+            lease.version = stored.version;
+            lease.record.set(
+                "delivered_at",
+                theirs.get("delivered_at").cloned().unwrap_or(Value::Null),
+            )?;
+            if let Some(news) = delivery(theirs)? {
+                let known = join_delivery(&mut lease.record, news)?;
+                let mine = OutboxState::parse(lease.record.text("state")?);
+                let mine = mine.ok_or_else(|| lease.record.damaged("state"))?;
+                let state = resolved(mine, lease.record.bool("maybe_sent")?, Some(known));
+                if state != mine {
+                    lease.record.set("state", state.as_str())?;
+                    lease.record.set("finished_at", self.clock.now())?;
+                }
+            }
+        }
+        Ok(held)
     }
 
     /// [`Dispatcher::write`] for what must not get lost: tried again while the store fails for a moment.
@@ -135,6 +176,7 @@ impl Dispatcher {
         {
             end.state = OutboxState::Unknown;
         }
+        end.state = resolved(end.state, entry.maybe_sent, entry.delivery);
         let now = self.clock.now();
         let record = &mut lease.record;
         record.set("state", end.state.as_str())?;
@@ -143,8 +185,9 @@ impl Dispatcher {
         record.set("last_error", end.reason.clone())?;
         if let Some(receipt) = &end.receipt {
             record.set("provider", receipt.provider.as_str())?;
-            record.set("provider_ref", receipt.provider_ref.as_str())?;
+            record.set("provider_ref", key(&receipt.provider_ref))?;
         }
+        join_delivery(record, end.state.delivery())?;
         let mut more = vec![self.news(lease, entry, &end)?];
         if end.dead_address {
             let address = entry.email.to.address.as_str();

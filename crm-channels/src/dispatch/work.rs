@@ -12,7 +12,7 @@ use crm_core::{Context, Effect, Error, ErrorKind, Result, Retry, Uuid};
 use super::report::Done;
 use super::settle::{End, is_lease_lost};
 use super::{Batch, Dispatcher, Mode};
-use crate::outbox::{Entry, OutboxState};
+use crate::outbox::{Entry, OutboxState, resolved};
 
 /// A message that takes its process down this often is given up.
 const POISON: i64 = 3;
@@ -74,6 +74,11 @@ impl Dispatcher {
                     .end(ctx, lease, &entry, End::new(OutboxState::Unknown, why))
                     .await;
             }
+        }
+        let known = resolved(OutboxState::Queued, entry.maybe_sent, entry.delivery);
+        if known != OutboxState::Queued {
+            let why = "its answer was lost, but news about it came in; not repeated";
+            return self.end(ctx, lease, &entry, End::new(known, why)).await;
         }
         if entry.crash_count >= POISON {
             let why = format!("poison: it took its dispatcher down {} times", entry.crash_count);

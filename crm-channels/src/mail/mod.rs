@@ -13,6 +13,7 @@
 //! ```
 
 mod record;
+pub mod status;
 
 #[cfg(feature = "smtp")]
 mod file;

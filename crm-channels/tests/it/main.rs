@@ -14,6 +14,7 @@ mod common;
 mod crash;
 mod dispatch;
 mod gate;
+mod inbound;
 #[cfg(feature = "smtp")]
 mod postfix;
 #[cfg(feature = "smtp")]
