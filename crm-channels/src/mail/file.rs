@@ -6,6 +6,7 @@ use crm_core::capability::{MailCapability, Mailer};
 use crm_core::message::{Email, Permitted, Receipt};
 use crm_core::{Clock, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, SystemClock};
 
+use super::dkim::DkimSigner;
 use super::mime;
 
 /// Writes each mail into a file of its own, `<message id>.eml`, instead of sending it. A file is there whole or not at
@@ -15,6 +16,7 @@ pub struct FileMailer {
     info: ProviderInfo,
     folder: PathBuf,
     clock: Arc<dyn Clock>,
+    signers: Vec<DkimSigner>,
 }
 
 impl FileMailer {
@@ -34,6 +36,7 @@ impl FileMailer {
             info: ProviderInfo::new("file", name),
             folder,
             clock: SystemClock::shared(),
+            signers: Vec::new(),
         })
     }
 
@@ -57,6 +60,13 @@ impl FileMailer {
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Signs each mail, as [`SmtpMailer`](super::SmtpMailer) does with its own keys.
+    #[must_use]
+    pub fn with_signer(mut self, signer: DkimSigner) -> Self {
+        self.signers.push(signer);
         self
     }
 
@@ -89,7 +99,7 @@ impl Mailer for FileMailer {
     async fn send(&self, _ctx: &Context, mail: &Permitted<Email>) -> Result<Receipt> {
         let mail = mail.message();
         let now = self.clock.now();
-        let bytes = mime::bytes(mail, now)?;
+        let bytes = mime::build(mail, now, &self.signers.iter().collect::<Vec<_>>())?.bytes;
         let name = format!("{}.eml", mail.id);
         // Written under another name first and renamed: a reader never sees half a mail.
         let (made, whole) = (self.folder.join(format!(".{name}.part")), self.folder.join(&name));

@@ -16,6 +16,8 @@ mod record;
 pub mod status;
 
 #[cfg(feature = "smtp")]
+mod dkim;
+#[cfg(feature = "smtp")]
 mod file;
 #[cfg(feature = "smtp")]
 mod mime;
@@ -29,10 +31,12 @@ use crm_core::memory::MemoryMailer;
 use crm_core::registry::Catalog;
 
 #[cfg(feature = "smtp")]
+pub use dkim::{DkimConfig, DkimSigner};
+#[cfg(feature = "smtp")]
 pub use file::FileMailer;
 pub use record::RecordMailer;
 #[cfg(feature = "smtp")]
-pub use smtp::{SmtpConfig, SmtpMailer, Tls};
+pub use smtp::{Auth, SmtpConfig, SmtpMailer, Tls};
 
 /// Adds the mailers of this crate to a catalogue: `smtp`, `smtps`, `file` (feature `smtp`), `memory` and `record`.
 pub fn register(catalog: &mut Catalog) {

@@ -241,9 +241,9 @@ async fn other_refusals_of_a_real_server_are_read_right() {
     let w = World::new().await;
     let mailer = postfix.mailer();
     for (to, kind, blame) in [
-        ("deferred@test.example", ErrorKind::Unavailable, "later"),
-        ("full@test.example", ErrorKind::Invalid, "mailbox"),
-        ("policy@test.example", ErrorKind::PermissionDenied, "policy"),
+        ("deferred@test.example", ErrorKind::Unavailable, "nobody"),
+        ("full@test.example", ErrorKind::Invalid, "recipient_for_now"),
+        ("policy@test.example", ErrorKind::PermissionDenied, "sender"),
     ] {
         let error = mailer
             .send(&w.ctx, &permitted(&w, w.mail(to)).await)

@@ -72,7 +72,7 @@ impl Server {
     }
 
     fn plain(&self) -> Arc<SmtpMailer> {
-        self.mailer("&tls=dangerous-plaintext&data_timeout=2")
+        self.mailer("&tls=dangerous-plaintext&end_timeout=2")
     }
 }
 
@@ -284,7 +284,7 @@ async fn answers_are_read_as_what_they_are() {
                 ..Script::default()
             },
             ErrorKind::Invalid,
-            ("suppress", "recipient"),
+            ("blame", "recipient"),
         ),
         (
             Script {
@@ -292,7 +292,7 @@ async fn answers_are_read_as_what_they_are() {
                 ..Script::default()
             },
             ErrorKind::Unavailable,
-            ("blame", "later"),
+            ("blame", "nobody"),
         ),
         (
             Script {
@@ -300,7 +300,7 @@ async fn answers_are_read_as_what_they_are() {
                 ..Script::default()
             },
             ErrorKind::PermissionDenied,
-            ("blame", "policy"),
+            ("blame", "sender"),
         ),
         (
             Script {

@@ -177,7 +177,7 @@ impl Email {
         if let Some(mailbox) = &self.reply_to {
             no_control("reply_to", &mailbox.name)?;
         }
-        const OWN: [&str; 10] = [
+        const OWN: [&str; 15] = [
             "from",
             "to",
             "cc",
@@ -188,6 +188,11 @@ impl Email {
             "reply-to",
             "mime-version",
             "content-type",
+            "content-transfer-encoding",
+            "content-disposition",
+            "return-path",
+            "received",
+            "dkim-signature",
         ];
         for (name, value) in &self.headers {
             let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');

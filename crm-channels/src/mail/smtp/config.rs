@@ -5,6 +5,8 @@ use crm_core::{Error, Result, Secret};
 use serde::Deserialize;
 use url::Url;
 
+use super::super::dkim::DkimConfig;
+
 /// How the connection is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -16,6 +18,34 @@ pub enum Tls {
     Implicit,
     /// No protection at all: password and mail are readable on the way. For servers on the same machine only.
     DangerousPlaintext,
+}
+
+/// How we say who we are (RFC 4954). The secret never goes out before TLS stands, unless TLS is turned off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// The first of PLAIN, LOGIN and CRAM-MD5 that the server offers.
+    #[default]
+    Auto,
+    /// RFC 4616.
+    Plain,
+    /// What came before PLAIN.
+    Login,
+    /// RFC 2195, for servers that know nothing else.
+    CramMd5,
+    /// An OAuth 2 access token in the password's place, as Google and Microsoft take it.
+    Xoauth2,
+}
+
+impl Auth {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto | Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::CramMd5 => "CRAM-MD5",
+            Self::Xoauth2 => "XOAUTH2",
+        }
+    }
 }
 
 /// How to reach an SMTP server. Unknown settings are refused.
@@ -33,6 +63,9 @@ pub struct SmtpConfig {
     /// The password.
     #[serde(default)]
     pub password: Option<Secret>,
+    /// How user and password are said.
+    #[serde(default)]
+    pub auth: Auth,
     /// How the connection is protected.
     #[serde(default)]
     pub tls: Tls,
@@ -45,28 +78,69 @@ pub struct SmtpConfig {
     /// How many connections at most, 1 to 100.
     #[serde(default = "pool")]
     pub pool: usize,
-    /// Seconds until a connection must stand, TLS included.
+    /// How many messages at most over one connection; many servers allow 100.
+    #[serde(default = "per_connection")]
+    pub per_connection: u32,
+    /// Keys to sign with (DKIM). Each one that vouches for the sender's domain adds a signature; when none does, the
+    /// message is refused rather than sent unsigned.
+    #[serde(default)]
+    pub dkim: Vec<DkimConfig>,
+    /// Seconds until a connection must stand, and as many for TLS.
     #[serde(default = "connect_timeout")]
     pub connect_timeout: u64,
+    /// Seconds until the server must greet. This and the ones below are those of RFC 5321, 4.5.3.2.
+    #[serde(default = "greeting_timeout")]
+    pub greeting_timeout: u64,
     /// Seconds for the answer to one command.
     #[serde(default = "command_timeout")]
     pub command_timeout: u64,
-    /// Seconds for handing over the message and the answer to its end (RFC 5321, 4.5.3.2.6 asks for 600).
+    /// Seconds for the answer to `DATA`.
     #[serde(default = "data_timeout")]
     pub data_timeout: u64,
+    /// Seconds until the server must take the next piece of a message.
+    #[serde(default = "block_timeout")]
+    pub block_timeout: u64,
+    /// Seconds for the answer to the end of a message.
+    #[serde(default = "end_timeout")]
+    pub end_timeout: u64,
 }
 
 fn pool() -> usize {
     4
 }
+fn per_connection() -> u32 {
+    100
+}
 fn connect_timeout() -> u64 {
     30
 }
+fn greeting_timeout() -> u64 {
+    300
+}
 fn command_timeout() -> u64 {
-    60
+    300
 }
 fn data_timeout() -> u64 {
+    120
+}
+fn block_timeout() -> u64 {
+    180
+}
+fn end_timeout() -> u64 {
     600
+}
+
+/// The settings in seconds, as durations.
+#[derive(Debug, Clone)]
+pub(super) struct Times {
+    pub(super) connect: Duration,
+    pub(super) greeting: Duration,
+    pub(super) command: Duration,
+    pub(super) data: Duration,
+    pub(super) block: Duration,
+    pub(super) end: Duration,
+    /// For what a server says that hangs up: it has said it already.
+    pub(super) parting: Duration,
 }
 
 fn wrong(setting: &str, message: &'static str) -> Error {
@@ -90,19 +164,27 @@ impl SmtpConfig {
             port: None,
             user: None,
             password: None,
+            auth: Auth::Auto,
             tls: Tls::Starttls,
             ca_file: None,
             hello_name: None,
             pool: pool(),
+            per_connection: per_connection(),
+            dkim: Vec::new(),
             connect_timeout: connect_timeout(),
+            greeting_timeout: greeting_timeout(),
             command_timeout: command_timeout(),
             data_timeout: data_timeout(),
+            block_timeout: block_timeout(),
+            end_timeout: end_timeout(),
         }
     }
 
     /// From `smtp://user:password@host:587` (STARTTLS), `smtps://...` (TLS from the start) or
     /// `smtp://127.0.0.1:2525?tls=dangerous-plaintext`. User and password are percent-encoded. Further keys: `ca`,
-    /// `hello`, `pool`, `connect_timeout`, `command_timeout`, `data_timeout` (seconds).
+    /// `hello`, `pool`, `per_connection`, `auth` (`plain`, `login`, `cram-md5`, `xoauth2`), the time-outs by their names
+    /// (`connect_timeout`, ..., `end_timeout`, in seconds), and for one DKIM key `dkim_domain`, `dkim_selector` and
+    /// `dkim_key_file`.
     ///
     /// # Errors
     /// [`crm_core::ErrorKind::Config`] naming the part; never the URL, which holds the password.
@@ -123,6 +205,7 @@ impl SmtpConfig {
         if !url.username().is_empty() {
             config.user = Some(decoded(url.username()));
         }
+        let mut dkim = DkimConfig::from_file("", "", "");
         config.password = url.password().map(|password| Secret::new(decoded(password)));
         for (key, value) in url.query_pairs() {
             match key.as_ref() {
@@ -139,16 +222,42 @@ impl SmtpConfig {
                 "ca" => config.ca_file = Some(PathBuf::from(value.as_ref())),
                 "hello" => config.hello_name = Some(value.into_owned()),
                 "pool" => config.pool = number("pool", &value)?,
+                "per_connection" => config.per_connection = number("per_connection", &value)?,
                 "connect_timeout" => config.connect_timeout = number("connect_timeout", &value)?,
+                "greeting_timeout" => config.greeting_timeout = number("greeting_timeout", &value)?,
                 "command_timeout" => config.command_timeout = number("command_timeout", &value)?,
                 "data_timeout" => config.data_timeout = number("data_timeout", &value)?,
+                "block_timeout" => config.block_timeout = number("block_timeout", &value)?,
+                "end_timeout" => config.end_timeout = number("end_timeout", &value)?,
+                "dkim_domain" => dkim.domain = value.into_owned(),
+                "dkim_selector" => dkim.selector = value.into_owned(),
+                "dkim_key_file" => dkim.key_file = Some(PathBuf::from(value.as_ref())),
+                "auth" => {
+                    config.auth = match value.as_ref() {
+                        "auto" => Auth::Auto,
+                        "plain" => Auth::Plain,
+                        "login" => Auth::Login,
+                        "cram-md5" => Auth::CramMd5,
+                        "xoauth2" => Auth::Xoauth2,
+                        _ => {
+                            return Err(wrong(
+                                "auth",
+                                "the ways to log in are auto, plain, login, cram-md5 and xoauth2",
+                            ));
+                        }
+                    };
+                }
                 other => {
                     return Err(wrong(
                         other,
-                        "unknown setting; known are tls, ca, hello, pool, connect_timeout, command_timeout, data_timeout",
+                        "unknown setting; known are tls, ca, hello, pool, per_connection, auth, dkim_domain, \
+                         dkim_selector, dkim_key_file, and connect_, greeting_, command_, data_, block_, end_timeout",
                     ));
                 }
             }
+        }
+        if query_names_dkim(&url) {
+            config.dkim.push(dkim);
         }
         config.validate()?;
         Ok(config)
@@ -181,16 +290,30 @@ impl SmtpConfig {
                 "user and password belong together; give both or none",
             ));
         }
+        let said = [self.user.as_deref(), self.password.as_ref().map(Secret::expose)];
+        if said.into_iter().flatten().any(|said| said.contains('\0')) {
+            return Err(wrong("password", "user and password cannot have a NUL in them"));
+        }
+        if self.auth != Auth::Auto && self.user.is_none() {
+            return Err(wrong("auth", "to log in takes a user and a password"));
+        }
         if self.hello_name.as_deref().is_some_and(|name| !plain(name)) {
             return Err(wrong("hello_name", "not a name to greet with"));
         }
         if !(1..=100).contains(&self.pool) {
             return Err(wrong("pool", "a pool has 1 to 100 connections"));
         }
+        if self.per_connection == 0 {
+            return Err(wrong("per_connection", "a connection carries 1 message or more"));
+        }
+        self.dkim.iter().try_for_each(DkimConfig::validate)?;
         for (setting, seconds) in [
             ("connect_timeout", self.connect_timeout),
+            ("greeting_timeout", self.greeting_timeout),
             ("command_timeout", self.command_timeout),
             ("data_timeout", self.data_timeout),
+            ("block_timeout", self.block_timeout),
+            ("end_timeout", self.end_timeout),
         ] {
             if !(1..=3600).contains(&seconds) {
                 return Err(wrong(setting, "a time-out is 1 to 3600 seconds"));
@@ -213,15 +336,21 @@ impl SmtpConfig {
         })
     }
 
-    pub(super) fn connecting(&self) -> Duration {
-        Duration::from_secs(self.connect_timeout)
+    pub(super) fn times(&self) -> Times {
+        Times {
+            connect: Duration::from_secs(self.connect_timeout),
+            greeting: Duration::from_secs(self.greeting_timeout),
+            command: Duration::from_secs(self.command_timeout),
+            data: Duration::from_secs(self.data_timeout),
+            block: Duration::from_secs(self.block_timeout),
+            end: Duration::from_secs(self.end_timeout),
+            parting: Duration::from_secs(2.min(self.command_timeout)),
+        }
     }
-    pub(super) fn commanding(&self) -> Duration {
-        Duration::from_secs(self.command_timeout)
-    }
-    pub(super) fn handing(&self) -> Duration {
-        Duration::from_secs(self.data_timeout)
-    }
+}
+
+fn query_names_dkim(url: &Url) -> bool {
+    url.query_pairs().any(|(key, _)| key.starts_with("dkim_"))
 }
 
 fn number<T: std::str::FromStr>(setting: &'static str, text: &str) -> Result<T> {
@@ -266,6 +395,13 @@ mod tests {
             ("smtp://u@host", "password"),
             ("smtp://u:hunter22@host/inbox", "path"),
             ("smtp://u:hunter22@host?data_timeout=0", "data_timeout"),
+            ("smtp://u:hunter22@host?end_timeout=4000", "end_timeout"),
+            ("smtp://u:hunter22@host?per_connection=0", "per_connection"),
+            ("smtp://u:hunter22@host?auth=ntlm", "auth"),
+            ("smtp://host?auth=plain", "auth"),
+            ("smtp://u:hunter22%00@host", "password"),
+            ("smtp://u:hunter22@host?dkim_domain=shop.example", "dkim.selector"),
+            ("smtp://u:hunter22@host?dkim_key_file=a.pem", "dkim.domain"),
             ("smtp://u:hunter22@host?hello=a%0D%0Ab", "hello_name"),
             ("http://u:hunter22@host", "scheme"),
             ("smtp://u:hunter22@host:99999", "url"),

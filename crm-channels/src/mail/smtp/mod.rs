@@ -1,8 +1,12 @@
 //! E-mail over SMTP (RFC 5321), protected by TLS that is checked and never silently given up.
 //!
 //! One message has one recipient, so every recipient has a fate of their own and nobody sees others' addresses. The
-//! conversation is led command by command: when a connection is lost, it is known whether the final dot had gone out,
-//! and so whether the message may have been taken ([`crm_core::Effect::Unknown`]) or certainly not.
+//! conversation is our own: when a connection is lost, it is known whether the final dot had gone out, and so whether the
+//! message may have been taken ([`crm_core::Effect::Unknown`]) or certainly not. Commands go in groups where the server
+//! knows PIPELINING (RFC 2920), and where several messages wait, the next one's envelope goes right behind the last one's
+//! final dot: one way there and back a message.
+//!
+//! What became of a refused message stands in the error: `phase`, `reply`, and [`crm_core::Error::blamed`].
 //!
 //! ```
 //! use crm_channels::mail::{SmtpConfig, SmtpMailer};
@@ -13,62 +17,59 @@
 //! ```
 
 mod config;
+mod converse;
 mod error;
+mod link;
+mod login;
+mod pool;
+mod reply;
 
 use std::fmt;
-use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use crm_core::capability::{MailCapability, Mailer};
 use crm_core::message::{Email, Permitted, Receipt};
 use crm_core::{
-    Clock, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, SystemClock, Timestamp,
+    Clock, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Secret, SystemClock,
 };
-use lettre::transport::smtp::Error as SmtpError;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{
-    AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters, TlsParametersBuilder,
-};
-use lettre::transport::smtp::commands::{Data, Mail, Noop, Rcpt, Rset};
-use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
-use lettre::transport::smtp::response::Response;
-use tokio::sync::Semaphore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 
-pub use config::{SmtpConfig, Tls};
+pub use config::{Auth, SmtpConfig, Tls};
 
+use super::dkim::DkimSigner;
 use super::mime;
-use error::{Phase, classify, lost, scrub, translate};
+use config::Times;
+use converse::{Envelope, Letter, Talk};
+use error::scrub;
+use link::Link;
+use login::Door;
+use pool::{Pool, Turn};
+use reply::Reply;
 
 /// A connection that was idle longer is not trusted any more; servers close after some minutes (RFC 5321, 4.5.3.2.7).
 const IDLE: Duration = Duration::from_secs(60);
-/// Messages over one connection; many servers allow 100.
-const PER_CONNECTION: u32 = 100;
 /// What large providers take, encoding included.
 const MAX_BYTES: u64 = 25 * 1024 * 1024;
-/// The content goes out in pieces, so that it is known how far it came.
-const PIECE: usize = 16 * 1024;
-
-struct Open {
-    connection: AsyncSmtpConnection,
-    used: u32,
-    last: Timestamp,
-}
 
 /// Sends e-mail through one SMTP server over a few kept connections.
 pub struct SmtpMailer {
     info: ProviderInfo,
     config: SmtpConfig,
-    tls: Option<TlsParameters>,
-    hello: ClientId,
+    times: Times,
+    tls: Option<Arc<ClientConfig>>,
+    hello: String,
+    signers: Vec<DkimSigner>,
+    password: RwLock<Option<Secret>>,
     clock: Arc<dyn Clock>,
-    slots: Semaphore,
-    idle: Mutex<Vec<Open>>,
+    pool: Arc<Pool>,
 }
 
 impl SmtpMailer {
-    /// A mailer of this name. Checks the settings and reads the authorities; connects with the first message.
+    /// A mailer of this name. Checks the settings, reads authorities and keys; connects with the first message.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] naming the setting.
@@ -76,7 +77,7 @@ impl SmtpMailer {
         config.validate()?;
         let tls = match config.tls {
             Tls::DangerousPlaintext => None,
-            Tls::Starttls | Tls::Implicit => Some(authorities(&config)?),
+            Tls::Starttls | Tls::Implicit => Some(Arc::new(client(&config)?)),
         };
         let scheme = if config.tls == Tls::Implicit {
             "smtps"
@@ -86,13 +87,12 @@ impl SmtpMailer {
         Ok(Self {
             info: ProviderInfo::new(scheme, name),
             tls,
-            hello: config
-                .hello_name
-                .clone()
-                .map_or_else(ClientId::default, ClientId::Domain),
+            hello: config.hello_name.clone().unwrap_or_else(own_name),
+            signers: config.dkim.iter().map(DkimSigner::new).collect::<Result<_>>()?,
+            password: RwLock::new(config.password.clone()),
             clock: SystemClock::shared(),
-            slots: Semaphore::new(config.pool),
-            idle: Mutex::default(),
+            pool: Arc::default(),
+            times: config.times(),
             config,
         })
     }
@@ -104,207 +104,162 @@ impl SmtpMailer {
         self
     }
 
-    fn kept(&self) -> Option<Open> {
-        let now = self.clock.now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|open| now.since(open.last) < IDLE);
-        idle.pop()
+    /// Logs in with this password or token from now on. Connections that stand are not asked again.
+    pub fn renew_password(&self, password: Secret) {
+        *self.password.write().unwrap_or_else(PoisonError::into_inner) = Some(password);
     }
 
-    fn keep(&self, mut open: Open) {
-        if open.used < PER_CONNECTION && !open.connection.has_broken() {
-            open.last = self.clock.now();
-            self.idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(open);
-        }
-    }
-
-    /// A fresh connection: greeted, protected, logged in.
-    async fn connect(&self) -> Result<Open> {
-        let limit = self.config.connecting();
-        let server = (self.config.host.as_str(), self.config.port());
-        let implicit = self.tls.clone().filter(|_| self.config.tls == Tls::Implicit);
-        let connecting =
-            AsyncSmtpConnection::connect_tokio1(server, Some(limit), &self.hello, implicit, None);
-        let mut connection = answered(Phase::Connect, limit, connecting, "").await?;
-        if let (Tls::Starttls, Some(tls)) = (self.config.tls, &self.tls) {
-            answered(
-                Phase::Tls,
-                limit,
-                connection.starttls(tls.clone(), &self.hello),
-                "",
-            )
-            .await?;
-        }
-        if let (Some(user), Some(password)) = (&self.config.user, &self.config.password) {
-            let credentials = Credentials::new(user.clone(), password.expose().to_owned());
-            let mechanisms = [Mechanism::Plain, Mechanism::Login];
-            let login = connection.auth(&mechanisms, &credentials);
-            let reply = answered(Phase::Login, self.config.commanding(), login, "").await?;
-            expect(Phase::Login, &reply, &[235])?;
-        }
-        Ok(Open {
-            connection,
-            used: 0,
-            last: self.clock.now(),
-        })
-    }
-
-    /// The whole conversation about one message. Every answer must carry its own code: text that somebody slipped in
-    /// before TLS stood would shift the answers, and must not pass for a yes.
-    async fn converse(&self, open: &mut Open, mail: &Email, bytes: &[u8]) -> Result<Response> {
-        let recipient = mail.to.address.as_str();
-        let (from, to) = (mime::address(&mail.from, "from")?, mime::address(&mail.to, "to")?);
-        let command = self.config.commanding();
-        let info = open.connection.server_info();
-        let mut parameters = Vec::new();
-        if !(from.as_ref() as &str).is_ascii() || !(to.as_ref() as &str).is_ascii() {
-            if !info.supports_feature(Extension::SmtpUtfEight) {
-                return Err(Error::invalid(
-                    "this server takes no letters beyond ASCII before the @ (RFC 6531)",
-                )
-                .operation("mail.send")
-                .with("field", "to"));
-            }
-            parameters.push(MailParameter::SmtpUtfEight);
-        }
-        if !bytes.is_ascii() && info.supports_feature(Extension::EightBitMime) {
-            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
-        }
-        open.used += 1;
-        let connection = &mut open.connection;
-        let reply = answered(
-            Phase::From,
-            command,
-            connection.command(Mail::new(Some(from), parameters)),
-            recipient,
-        )
-        .await?;
-        expect(Phase::From, &reply, &[250])?;
-        let reply = answered(
-            Phase::Recipient,
-            command,
-            connection.command(Rcpt::new(to, Vec::new())),
-            recipient,
-        )
-        .await?;
-        expect(Phase::Recipient, &reply, &[250, 251, 252])?;
-        let reply = answered(Phase::Data, command, connection.command(Data), recipient).await?;
-        expect(Phase::Data, &reply, &[354])?;
-
-        // The library writes piece after piece and asks for the next one when the last is out; asked beyond the end, it
-        // goes on to the final dot.
-        let mut dot = false;
-        let mut pieces = bytes.chunks(PIECE);
-        let pieces = std::iter::from_fn(|| {
-            let piece = pieces.next();
-            dot |= piece.is_none();
-            piece
-        });
-        let handed = tokio::time::timeout(self.config.handing(), connection.message_iter(pieces)).await;
-        let phase = if dot { Phase::End } else { Phase::Data };
-        let reply = match handed {
-            Err(_) => return Err(lost(phase, ErrorKind::Timeout, "no answer in time")),
-            Ok(Err(error)) => return Err(translate(phase, &error, recipient)),
-            Ok(Ok(reply)) => reply,
+    async fn connect(&self) -> Result<Link> {
+        let password = self
+            .password
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let door = Door {
+            config: &self.config,
+            times: &self.times,
+            tls: self.tls.as_ref(),
+            hello: &self.hello,
+            login: self.config.user.as_deref().zip(password),
         };
-        expect(Phase::End, &reply, &[250])?;
-        Ok(reply)
+        door.enter().await
     }
 
-    async fn deliver(&self, mail: &Email, bytes: &[u8]) -> Result<Response> {
-        let slot = self.slots.acquire().await;
-        let _slot = slot.map_err(|_| Error::new(ErrorKind::Cancelled, "the mailer is closed"))?;
+    async fn turn(&self, ctx: Option<&Context>, envelope: Option<Envelope>) -> Result<Turn> {
+        let now = self.clock.now();
+        let turn = self.pool.turn(envelope, self.config.pool, now, IDLE);
+        match ctx.and_then(Context::until) {
+            None => Ok(turn.await),
+            Some(until) => tokio::time::timeout(until.since(now), turn).await.map_err(|_| {
+                Error::new(ErrorKind::Timeout, "no connection was free before the deadline")
+                    .operation("mail.send")
+            }),
+        }
+    }
+
+    async fn deliver(&self, ctx: &Context, letter: &Letter) -> Result<Reply> {
         loop {
-            let kept = self.kept();
-            let reused = kept.is_some();
-            let mut open = match kept {
-                Some(open) => open,
+            let Turn {
+                mut slot,
+                link,
+                opened,
+            } = self.turn(Some(ctx), Some(letter.envelope.clone())).await?;
+            let reused = link.is_some();
+            let mut link = match link {
+                Some(link) => link,
                 None => self.connect().await?,
             };
-            match self.converse(&mut open, mail, bytes).await {
-                Ok(reply) => {
-                    self.keep(open);
-                    return Ok(reply);
+            let mut talk = Talk {
+                link: &mut link,
+                slot: &mut slot,
+                times: &self.times,
+                per_connection: self.config.per_connection,
+            };
+            let (answer, fit) = match talk.deliver(letter, opened).await {
+                Ok(reply) => (Ok(reply), true),
+                // The server closed a kept connection meanwhile, which shows at the first command.
+                Err(failed) if failed.stale && reused => {
+                    tracing::debug!(error = %failed.error, "a kept connection was gone");
+                    drop(slot);
+                    continue;
                 }
-                Err(error)
-                    if error.context("reply").is_some() && error.context("blame") != Some("protocol") =>
-                {
-                    // A refusal in good order: the connection is fit for the next message.
-                    if !error
-                        .context("reply")
-                        .is_some_and(|reply| reply.starts_with("421"))
-                    {
-                        let reset = open.connection.command(Rset);
-                        if let Ok(Ok(_)) = tokio::time::timeout(self.config.commanding(), reset).await {
-                            self.keep(open);
-                        }
-                    }
-                    return Err(error);
-                }
-                // The server closed a kept connection meanwhile, which shows at the first command: nothing was said yet.
-                Err(error) if reused && error.context("phase") == Some("mail from") => continue,
-                Err(error) => return Err(error),
+                Err(failed) => (Err(failed.error), failed.fit),
+            };
+            if !fit {
+                drop(link);
+            } else if link.used >= self.config.per_connection {
+                link.farewell();
+            } else {
+                link.last = self.clock.now();
+                slot.pass(link);
             }
+            return answer;
         }
+    }
+
+    /// The signers that vouch for the sender.
+    fn vouching(&self, mail: &Email) -> Result<Vec<&DkimSigner>> {
+        let domain = mail.from.address.domain();
+        let signers: Vec<_> = self
+            .signers
+            .iter()
+            .filter(|signer| signer.vouches_for(domain))
+            .collect();
+        if signers.is_empty() && !self.signers.is_empty() {
+            return Err(Error::config(
+                "no DKIM key of this mailer vouches for the sender's domain; add one, or send from a domain that has one",
+            )
+            .operation("mail.send")
+            .with("setting", "dkim")
+            .with("domain", domain));
+        }
+        Ok(signers)
     }
 }
 
-/// Trusts the public authorities, or only those of the file. The key exchange is rustls' ring; nothing is installed
-/// for the process.
-fn authorities(config: &SmtpConfig) -> Result<TlsParameters> {
-    let mut builder: TlsParametersBuilder = TlsParameters::builder(config.host.clone());
+/// The machine's own name, or where it has none that can be said, the form that stands for none (RFC 5321, 4.1.3).
+fn own_name() -> String {
+    hostname::get()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| {
+            (1..=253).contains(&name.len())
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+        })
+        .unwrap_or_else(|| "[127.0.0.1]".to_owned())
+}
+
+/// Trusts the public authorities, or only those of the file. The cryptography is ring's; nothing is installed for the
+/// process.
+fn client(config: &SmtpConfig) -> Result<ClientConfig> {
     let wrong = |message: &'static str| Error::config(message).with("setting", "ca_file");
+    let mut roots = RootCertStore::empty();
     match &config.ca_file {
-        None => builder = builder.certificate_store(CertificateStore::WebpkiRoots),
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(path) => {
             let pem = std::fs::read(path).map_err(|e| {
                 wrong("the file of authorities cannot be read")
                     .with("path", path.display())
                     .source(e)
             })?;
-            if !pem.windows(27).any(|w| w == b"-----BEGIN CERTIFICATE-----") {
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
+                let added = match certificate {
+                    Ok(certificate) => roots.add(certificate).map_err(|e| e.to_string()),
+                    Err(e) => Err(e.to_string()),
+                };
+                added.map_err(|cause| {
+                    wrong("the file holds a damaged certificate")
+                        .with("path", path.display())
+                        .with("cause", cause)
+                })?;
+            }
+            if roots.is_empty() {
                 return Err(wrong("the file holds no certificate in PEM").with("path", path.display()));
             }
-            let certificate = Certificate::from_pem(&pem).map_err(|e| {
-                wrong("the file holds a damaged certificate")
-                    .with("path", path.display())
-                    .source(e)
-            })?;
-            builder = builder
-                .certificate_store(CertificateStore::None)
-                .add_root_certificate(certificate);
         }
     }
-    builder.build_rustls().map_err(|e| {
-        Error::config("TLS cannot be set up")
-            .with("setting", "tls")
-            .source(e)
-    })
+    Ok(
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| {
+                Error::config("TLS cannot be set up")
+                    .with("setting", "tls")
+                    .source(e)
+            })?
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
 }
 
-async fn answered<T>(
-    phase: Phase,
-    limit: Duration,
-    asked: impl Future<Output = Result<T, SmtpError>>,
-    recipient: &str,
-) -> Result<T> {
-    match tokio::time::timeout(limit, asked).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(translate(phase, &error, recipient)),
-        Err(_) => Err(lost(phase, ErrorKind::Timeout, "no answer in time")),
-    }
-}
-
-fn expect(phase: Phase, reply: &Response, codes: &[u16]) -> Result<()> {
-    let code = u16::from(reply.code());
-    if codes.contains(&code) {
-        Ok(())
-    } else {
-        Err(classify(phase, code, "", ""))
-    }
+/// What the server calls the message: `Ok: queued as 4bXyZ` (Postfix), `OK id=1abc` (Exim).
+fn queue_id(said: &str) -> Option<&str> {
+    let (_, after) = said
+        .rsplit_once("queued as ")
+        .or_else(|| said.rsplit_once(" id="))?;
+    let id = after.split_ascii_whitespace().next()?;
+    (!id.contains('@') && id.len() <= 100).then_some(id)
 }
 
 impl fmt::Debug for SmtpMailer {
@@ -323,16 +278,25 @@ impl Provider for SmtpMailer {
     }
 
     async fn check(&self) -> Result<Health> {
-        let limit = self.config.commanding();
+        let Turn { slot, link, .. } = self.turn(None, None).await?;
         // A kept connection that the server closed meanwhile says nothing about the server.
-        if let Some(mut open) = self.kept()
-            && let Ok(Ok(_)) = tokio::time::timeout(limit, open.connection.command(Noop)).await
-        {
-            self.keep(open);
-            return Ok(Health::Ready);
+        if let Some(mut link) = link {
+            let mut written = 0;
+            let asked = link.say(b"NOOP\r\n", self.times.command, &mut written).await;
+            if asked.is_ok()
+                && link
+                    .reply(self.times.command)
+                    .await
+                    .is_ok_and(|r| r.is_positive())
+            {
+                link.last = self.clock.now();
+                slot.pass(link);
+                return Ok(Health::Ready);
+            }
         }
-        let open = self.connect().await?;
-        self.keep(open);
+        let mut link = self.connect().await?;
+        link.last = self.clock.now();
+        slot.pass(link);
         Ok(Health::Ready)
     }
 }
@@ -343,23 +307,29 @@ impl Mailer for SmtpMailer {
         MailCapability::new(MAX_BYTES, false, true)
     }
 
-    async fn send(&self, _ctx: &Context, mail: &Permitted<Email>) -> Result<Receipt> {
+    async fn send(&self, ctx: &Context, mail: &Permitted<Email>) -> Result<Receipt> {
+        ctx.check(&*self.clock)?;
         let mail = mail.message();
-        let bytes = mime::bytes(mail, self.clock.now())?;
-        if bytes.len() as u64 > MAX_BYTES {
+        let built = mime::build(mail, self.clock.now(), &self.vouching(mail)?)
+            .map_err(|error| error.operation("mail.send"))?;
+        if built.bytes.len() as u64 > MAX_BYTES {
             return Err(Error::invalid("the message is larger than mail servers take")
                 .operation("mail.send")
-                .with("bytes", bytes.len())
+                .with("bytes", built.bytes.len())
                 .with("most", MAX_BYTES));
         }
-        let reply = self.deliver(mail, &bytes).await?;
-        let said = reply.message().collect::<Vec<_>>().join(" ");
-        let queued = said.rsplit_once("queued as ").map(|(_, id)| id.trim());
+        let letter = Letter {
+            envelope: Envelope::of(mail, &built.bytes, built.utf8)
+                .map_err(|error| error.operation("mail.send"))?,
+            content: mime::stuffed(&built.bytes),
+        };
+        let reply = self.deliver(ctx, &letter).await?;
+        let said = scrub(&reply.text, mail.to.address.as_str());
         Ok(Receipt::new(
             self.info.name.clone(),
-            queued.map_or_else(|| mail.message_id(), str::to_owned),
+            queue_id(&said).map_or_else(|| mail.message_id(), str::to_owned),
             self.clock.now(),
         )
-        .detail(scrub(&said, mail.to.address.as_str())))
+        .detail(said))
     }
 }
