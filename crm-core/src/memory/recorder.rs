@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::message::{Permitted, Receipt, Sendable};
+use crate::message::{DeliveryEvent, DeliveryState, Lookup, Permitted, Receipt, Sendable};
 use crate::{Clock, Effect, Error, ErrorKind, ProviderInfo, Result, SystemClock, TenantId};
 
 type Refusal = Box<dyn Fn() -> Error + Send>;
@@ -93,9 +93,40 @@ impl<M: Sendable + Clone> Recorder<M> {
         }
         Ok(Receipt::new(
             self.info.name.clone(),
-            format!("{}-{}", self.info.name, state.taken.len()),
+            self.reference(state.taken.len()),
             self.clock.now(),
         ))
+    }
+
+    fn reference(&self, place: usize) -> String {
+        format!("{}-{place}", self.info.name)
+    }
+
+    /// What is recorded under the reference, or under the message's own id when there is none.
+    pub(super) fn look_up(&self, tenant: &TenantId, lookup: &Lookup) -> Vec<DeliveryEvent> {
+        let state = self.state();
+        let taken = state.taken.iter().enumerate();
+        let wanted = taken.filter(|(place, (of, message))| {
+            of == tenant
+                && match &lookup.provider_ref {
+                    Some(reference) => *reference == self.reference(place + 1),
+                    None => message.message().message_id() == lookup.message_id,
+                }
+        });
+        wanted
+            .map(|(place, (_, message))| DeliveryEvent {
+                provider: self.info.name.clone(),
+                event_id: format!("{}:accepted", self.reference(place + 1)),
+                message_id: Some(message.message().message_id()),
+                provider_ref: Some(self.reference(place + 1)),
+                recipient: None,
+                state: DeliveryState::Accepted,
+                at: self.clock.now(),
+                code: None,
+                reason: None,
+                blame: crate::message::Blame::Nobody,
+            })
+            .collect()
     }
 }
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::recorder::Recorder;
 use crate::capability::{SmsCapability, SmsSender};
-use crate::message::{Permitted, Receipt, Sms};
+use crate::message::{DeliveryEvent, Lookup, Permitted, Receipt, Sms};
 use crate::{Clock, Context, Error, Health, Provider, ProviderInfo, Result, TenantId};
 
 /// An [`SmsSender`] that keeps what it is given.
@@ -32,7 +32,7 @@ impl MemorySms {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             recorder: Recorder::new(name.into(), "sms.send"),
-            capability: SmsCapability::new(true, false),
+            capability: SmsCapability::new(true, false).with_lookup(),
         }
     }
 
@@ -94,6 +94,11 @@ impl SmsSender for MemorySms {
     }
 
     async fn send(&self, ctx: &Context, sms: &Permitted<Sms>) -> Result<Receipt> {
+        sms.message().validate().map_err(|e| e.operation("sms.send"))?;
         self.recorder.take(ctx.tenant(), sms)
+    }
+
+    async fn lookup(&self, ctx: &Context, lookup: &Lookup) -> Result<Vec<DeliveryEvent>> {
+        Ok(self.recorder.look_up(ctx.tenant(), lookup))
     }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::recorder::Recorder;
 use crate::capability::{VoiceCaller, VoiceCapability};
-use crate::message::{Permitted, Receipt, VoiceCall};
+use crate::message::{DeliveryEvent, Lookup, Permitted, Receipt, VoiceCall};
 use crate::{Clock, Context, Error, Health, Provider, ProviderInfo, Result, TenantId};
 
 /// A [`VoiceCaller`] that keeps what it is given.
@@ -32,7 +32,7 @@ impl MemoryVoice {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             recorder: Recorder::new(name.into(), "voice.call"),
-            capability: VoiceCapability::new(true, false),
+            capability: VoiceCapability::new(true, false).with_lookup(),
         }
     }
 
@@ -94,6 +94,11 @@ impl VoiceCaller for MemoryVoice {
     }
 
     async fn call(&self, ctx: &Context, call: &Permitted<VoiceCall>) -> Result<Receipt> {
+        call.message().validate().map_err(|e| e.operation("voice.call"))?;
         self.recorder.take(ctx.tenant(), call)
+    }
+
+    async fn lookup(&self, ctx: &Context, lookup: &Lookup) -> Result<Vec<DeliveryEvent>> {
+        Ok(self.recorder.look_up(ctx.tenant(), lookup))
     }
 }

@@ -27,4 +27,7 @@
 pub mod collector;
 pub mod fixtures;
 pub mod mailer;
+pub mod sms;
 pub mod store;
+pub mod voice;
+pub mod webhook;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crm_core::capability::{Collector, Mailer, RecordStore, Reject, RejectKind};
+use crm_core::capability::{Collector, Mailer, RecordStore, Reject, RejectKind, SmsSender, VoiceCaller};
 use crm_core::memory::{MemoryCollector, MemoryMailer, MemorySms, MemoryStore, MemoryVoice};
 use crm_core::query::{Filter, Query};
 use crm_core::testkit::{fixtures, store};
@@ -13,6 +13,12 @@ crm_core::store_suite!(suite, async {
 });
 crm_core::mailer_suite!(mailer, async {
     Arc::new(MemoryMailer::new("memory")) as Arc<dyn Mailer>
+});
+crm_core::sms_suite!(sms, async {
+    Arc::new(MemorySms::new("memory")) as Arc<dyn SmsSender>
+});
+crm_core::voice_suite!(voice, async {
+    Arc::new(MemoryVoice::new("memory")) as Arc<dyn VoiceCaller>
 });
 crm_core::collector_suite!(collector, async {
     let reject = Reject {
@@ -43,7 +49,6 @@ async fn a_schema_must_be_migrated_first() {
 
 #[tokio::test]
 async fn messages_follow_the_script() {
-    use crm_core::capability::{SmsSender, VoiceCaller};
     let clock = Arc::new(ManualClock::at(Timestamp::from_micros(5)));
     let ctx = fixtures::context();
     let mailer = MemoryMailer::new("memory").with_clock(clock);
