@@ -21,7 +21,7 @@ pub fn catalog() -> Catalog {
     #[cfg(feature = "outreach")]
     crm_channels::register(&mut catalog);
     // Those of crates that were left out altogether; a scheme that is already there stays.
-    use crm_core::capability::{Collector, Mailer};
+    use crm_core::capability::{Collector, Mailer, SmsSender, VoiceCaller};
     for scheme in ["csv", "jsonl", "vcard"] {
         catalog.absent::<dyn Collector>(scheme, "files");
     }
@@ -31,6 +31,10 @@ pub fn catalog() -> Catalog {
     }
     for scheme in ["memory", "record"] {
         catalog.absent::<dyn Mailer>(scheme, "outreach");
+    }
+    for (scheme, feature) in [("memory", "outreach"), ("twilio", "twilio"), ("aliyun", "aliyun")] {
+        catalog.absent::<dyn SmsSender>(scheme, feature);
+        catalog.absent::<dyn VoiceCaller>(scheme, feature);
     }
     catalog
 }

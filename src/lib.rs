@@ -33,6 +33,9 @@
 //! | `plot` | pictures and the HTML report, and `analytics` |
 //! | `outreach` | consent gate, outbox, dispatcher; a mailer that records |
 //! | `smtp` | e-mail over SMTP, and `outreach` |
+//! | `twilio` | SMS and calls through Twilio, and `outreach` |
+//! | `aliyun` | SMS and calls through Aliyun (Alibaba Cloud), and `outreach` |
+//! | `http-provider` | SMS and calls through a vendor that is described by data, and `outreach` |
 //! | `testkit` | conformance suites for providers of your own |
 //! | `full` | all of it except `testkit` |
 //!
@@ -72,7 +75,9 @@ pub use crm_core::{
     segment, table,
 };
 #[cfg(feature = "testkit")]
-pub use crm_core::{collector_suite, mailer_suite, store_suite, testkit};
+pub use crm_core::{
+    collector_suite, mailer_suite, sms_suite, store_suite, testkit, voice_suite, webhook_suite,
+};
 
 /// The README's program compiles.
 #[cfg(all(doctest, feature = "full"))]

@@ -6,17 +6,27 @@
 //! - [`outbox`]: messages waiting in the store, put there in the same unit of work as the business that caused them
 //! - [`Dispatcher`]: takes them from there under fenced leases and hands them to a mailer, once, or says so
 //! - [`mail`](mod@mail): mailers (SMTP and files with the feature `smtp`; one that only counts, always)
+//! - `twilio`, `aliyun`, `http`: SMS and calls through these vendors, each with the feature of its name (`http-provider` for
+//!   the vendors that a file describes)
+//! - `testkit`: servers that behave as the vendors do, and misbehave on demand (feature `testkit`)
 
 mod campaign;
+mod catalog;
 pub mod dispatch;
+#[cfg(feature = "vendors")]
+mod exchange;
 pub mod mail;
 pub mod outbox;
 mod outreach;
 mod template;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+#[cfg(feature = "twilio")]
+pub mod twilio;
 
 pub use campaign::{Audience, CampaignPlan, CampaignPreview, CampaignReport, CampaignStatus, LaunchProgress};
+pub use catalog::register;
 pub use dispatch::{DispatchSettings, Dispatcher, Mode, TickReport};
-pub use mail::register;
 pub use outbox::{OUTBOX, OutboxEntry, OutboxState, Outgoing};
 pub use outreach::Outreach;
 pub use template::Template;

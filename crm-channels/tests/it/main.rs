@@ -17,5 +17,9 @@ mod gate;
 mod inbound;
 #[cfg(feature = "smtp")]
 mod postfix;
+#[cfg(all(feature = "twilio", feature = "testkit"))]
+mod twilio;
+#[cfg(feature = "testkit")]
+mod vendor;
 #[cfg(feature = "smtp")]
 mod wire;

@@ -1,0 +1,34 @@
+use std::sync::Arc;
+
+use crm_core::capability::{SmsSender, VoiceCaller};
+use crm_core::memory::{MemorySms, MemoryVoice};
+use crm_core::registry::Catalog;
+
+/// Adds the providers of this crate to a catalogue, for each capability by the scheme of their URL: mailers `smtp`,
+/// `smtps`, `file`, `memory`, `record`; SMS senders and voice callers `twilio`, `memory`. What was left out when compiling
+/// answers with its feature.
+pub fn register(catalog: &mut Catalog) {
+    crate::mail::register(catalog);
+    catalog.register::<dyn SmsSender, _, _>("memory", |_url| async {
+        Ok(Arc::new(MemorySms::new("memory")) as Arc<dyn SmsSender>)
+    });
+    catalog.register::<dyn VoiceCaller, _, _>("memory", |_url| async {
+        Ok(Arc::new(MemoryVoice::new("memory")) as Arc<dyn VoiceCaller>)
+    });
+    #[cfg(feature = "twilio")]
+    {
+        use crate::twilio::{TwilioConfig, TwilioSms, TwilioVoice};
+        catalog.register::<dyn SmsSender, _, _>("twilio", |url| async move {
+            let config = TwilioConfig::from_url(&url)?;
+            Ok(Arc::new(TwilioSms::build("twilio", config)?) as Arc<dyn SmsSender>)
+        });
+        catalog.register::<dyn VoiceCaller, _, _>("twilio", |url| async move {
+            let config = TwilioConfig::from_url(&url)?;
+            Ok(Arc::new(TwilioVoice::build("twilio", config)?) as Arc<dyn VoiceCaller>)
+        });
+    }
+    for (scheme, feature) in [("twilio", "twilio"), ("aliyun", "aliyun")] {
+        catalog.absent::<dyn SmsSender>(scheme, feature);
+        catalog.absent::<dyn VoiceCaller>(scheme, feature);
+    }
+}
