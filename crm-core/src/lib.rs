@@ -34,6 +34,7 @@ pub mod segment;
 pub mod table;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod zone;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use consumer::{Consumer, Needs};
@@ -47,3 +48,4 @@ pub use provider::{Health, Provider, ProviderInfo};
 pub use registry::Registry;
 pub use secret::Secret;
 pub use table::{Column, Table};
+pub use zone::TimeZone;
