@@ -386,7 +386,8 @@ impl Outreach {
                 looked.preview.already_queued += 1;
                 continue;
             }
-            if !decision.allowed {
+            // What only has to wait is put into the outbox, and waits there.
+            if !decision.allowed && decision.later.is_none() {
                 looked.preview.refuse(decision);
                 continue;
             }

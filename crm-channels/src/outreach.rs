@@ -4,7 +4,7 @@ use std::sync::Arc;
 use crm_core::activity::INTERACTION;
 use crm_core::capability::{Mailer, RecordStore};
 use crm_core::consent::{
-    AddressKey, ConsentEvent, Decision, Evidence, Gate, Purpose, Recipient, SuppressionReason,
+    AddressKey, ConsentEvent, Decision, Evidence, Gate, GateRules, Purpose, Recipient, SuppressionReason,
     SuppressionScope,
 };
 use crm_core::customer::{Address, CONTACT_POINT, CUSTOMER, CustomerId};
@@ -64,6 +64,7 @@ pub struct Outreach {
     mailers: Pool<dyn Mailer>,
     key: Option<AddressKey>,
     gate: Option<Arc<Gate>>,
+    rules: GateRules,
     mode: Mode,
     settings: DispatchSettings,
 }
@@ -86,6 +87,7 @@ impl Consumer for Outreach {
             mailers: registry.pool()?,
             key: None,
             gate: None,
+            rules: GateRules::default(),
             mode: Mode::default(),
             settings: DispatchSettings::default(),
         })
@@ -128,9 +130,21 @@ impl Outreach {
         self
     }
 
+    /// What the gate enforces beyond consent and suppressions: quiet hours, caps, purposes on record.
+    ///
+    /// # Errors
+    /// As [`GateRules::validate`].
+    pub fn rules(mut self, rules: GateRules) -> Result<Self> {
+        rules.validate()?;
+        self.rules = rules;
+        Ok(self.rebuilt())
+    }
+
     fn rebuilt(mut self) -> Self {
-        self.gate = self.key.clone().map(|key| {
-            Arc::new(Gate::new(self.store.clone(), self.clock.clone(), key).with_ids(self.ids.clone()))
+        self.gate = self.key.clone().and_then(|key| {
+            let gate = Gate::new(self.store.clone(), self.clock.clone(), key).with_ids(self.ids.clone());
+            // The rules were checked when they were given.
+            gate.with_rules(self.rules.clone()).ok().map(Arc::new)
         });
         self
     }
@@ -153,13 +167,17 @@ impl Outreach {
     }
 
     /// What it reads and writes.
-    pub fn schemas() -> [&'static Schema; 11] {
-        let [consent, suppression, alias] = Gate::schemas();
+    pub fn schemas() -> [&'static Schema; 15] {
+        let [consent, suppression, alias, purpose, opt_in, count, failure] = Gate::schemas();
         [
             &OUTBOX,
             consent,
             suppression,
             alias,
+            purpose,
+            opt_in,
+            count,
+            failure,
             &CUSTOMER,
             &CONTACT_POINT,
             &SEGMENT,

@@ -3,31 +3,65 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::customer::{ContactKind, CustomerId};
+use crate::message::Channel;
 use crate::record::{Entity, Field, FieldType, Index, Record, Schema, Stored};
-use crate::{Error, Id, Result, Timestamp, Uuid};
+use crate::{Actor, Error, Id, Result, Timestamp, Uuid};
+
+use super::LegalBasis;
+use super::key::{optional, sha256};
 
 /// What a consent event says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+///
+/// In the order in which they count when two have the same instant, the strongest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ConsentAction {
     /// The person agreed.
     Granted,
+    /// The person agreed elsewhere, and the proof of it was brought here.
+    Imported,
+    /// The person confirmed from the address itself (double opt-in).
+    Confirmed,
     /// The person took it back.
     Withdrawn,
+    /// The person objected (GDPR, Art. 21): also against what needs no consent but rests on a legitimate interest.
+    Objected,
 }
 
 impl ConsentAction {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Granted,
+        Self::Imported,
+        Self::Confirmed,
+        Self::Withdrawn,
+        Self::Objected,
+    ];
+
     /// The action as it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Granted => "granted",
+            Self::Imported => "imported",
+            Self::Confirmed => "confirmed",
             Self::Withdrawn => "withdrawn",
+            Self::Objected => "objected",
         }
+    }
+
+    /// Whether it says yes.
+    pub fn agrees(self) -> bool {
+        matches!(self, Self::Granted | Self::Imported | Self::Confirmed)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == text)
     }
 }
 
-/// What proves a consent event: where it happened, the words the person saw, and whatever else the host keeps. `Debug`
-/// shows the source only.
+/// What proves a consent event: where it happened, the words the person saw, who recorded it, and whatever else the host
+/// keeps (the fields of ISO/IEC TS 27560). `Debug` shows the source only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// Where it happened: `sign-up form`, `call centre`, `import 2026-03`.
@@ -37,6 +71,15 @@ pub struct Evidence {
     /// The language of the notice (BCP 47).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
+    /// Which version of the words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The SHA-256 of the words, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice_sha256: Option<String>,
+    /// Who recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
     /// What else is kept: a form's id, a hash of the network address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<serde_json::Value>,
@@ -60,8 +103,32 @@ impl Evidence {
             source: source.trim().to_owned(),
             notice: notice.trim().to_owned(),
             language: None,
+            version: None,
+            notice_sha256: Some(sha256(notice.trim().as_bytes())),
+            actor: None,
             detail: None,
         })
+    }
+
+    /// In this language (BCP 47).
+    #[must_use]
+    pub fn language(mut self, language: impl Into<String>) -> Self {
+        self.language = Some(language.into());
+        self
+    }
+
+    /// This version of the words.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// With what else is kept.
+    #[must_use]
+    pub fn detail(mut self, detail: serde_json::Value) -> Self {
+        self.detail = Some(detail);
+        self
     }
 }
 
@@ -80,6 +147,8 @@ pub struct ConsentEvent {
     pub purpose: String,
     /// The kind of contact point.
     pub kind: ContactKind,
+    /// The one channel it is about; every channel that reaches the address when absent.
+    pub channel: Option<Channel>,
     /// The keyed hash of the canonical address ([`super::AddressKey`]).
     pub address_key: String,
     /// Whose it is.
@@ -90,8 +159,45 @@ pub struct ConsentEvent {
     pub at: Timestamp,
     /// Until when a grant counts; for ever when absent.
     pub expires_at: Option<Timestamp>,
+    /// On what ground; consent when absent.
+    pub basis: Option<LegalBasis>,
     /// What proves it.
     pub evidence: Evidence,
+}
+
+impl ConsentEvent {
+    /// About this channel only.
+    #[must_use]
+    pub fn by(mut self, channel: Channel) -> Self {
+        self.channel = Some(channel);
+        self
+    }
+
+    /// On this ground.
+    #[must_use]
+    pub fn on(mut self, basis: LegalBasis) -> Self {
+        self.basis = Some(basis);
+        self
+    }
+
+    /// In force until then.
+    #[must_use]
+    pub fn until(mut self, expires_at: Timestamp) -> Self {
+        self.expires_at = Some(expires_at);
+        self
+    }
+
+    /// Said at this instant: what is imported was said earlier.
+    #[must_use]
+    pub fn said_at(mut self, at: Timestamp) -> Self {
+        self.at = at;
+        self
+    }
+
+    /// Whether it has a say about messages by this channel.
+    pub fn concerns(&self, channel: Channel) -> bool {
+        self.channel.is_none_or(|only| only == channel)
+    }
 }
 
 /// How a [`ConsentEvent`] is stored.
@@ -108,6 +214,8 @@ pub static CONSENT_EVENT: Schema = Schema {
             .nullable()
             .personal(),
         Field::new("evidence", FieldType::Json).personal(),
+        Field::new("channel", FieldType::Text).nullable(),
+        Field::new("basis", FieldType::Text).nullable(),
     ],
     indexes: &[
         Index::new("crm_consent_event_address", &["address_key", "purpose", "at"]),
@@ -139,6 +247,8 @@ impl Entity for ConsentEvent {
                 self.at.into(),
                 self.expires_at.into(),
                 evidence.into(),
+                self.channel.map(Channel::as_str).into(),
+                self.basis.map(LegalBasis::as_str).into(),
             ],
         )
     }
@@ -154,209 +264,19 @@ impl Entity for ConsentEvent {
             kind: r.text("kind")?.parse().map_err(|_| r.damaged("kind"))?,
             address_key: r.text("address_key")?.to_owned(),
             customer_id: r.uuid("customer_id")?.into(),
-            action: match r.text("action")? {
-                "granted" => ConsentAction::Granted,
-                "withdrawn" => ConsentAction::Withdrawn,
-                _ => return Err(r.damaged("action")),
-            },
+            action: ConsentAction::parse(r.text("action")?).ok_or_else(|| r.damaged("action"))?,
             at: r.timestamp("at")?,
             expires_at: r.get("expires_at").and_then(|v| v.as_timestamp()),
             evidence: Evidence::deserialize(evidence).map_err(|_| r.damaged("evidence"))?,
+            channel: optional(r, "channel", |text| text.parse().ok())?,
+            basis: optional(r, "basis", LegalBasis::parse)?,
         })
-    }
-}
-
-/// Where one person's consent stands, derived from the events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConsentState {
-    /// Never given.
-    None,
-    /// Given and in force.
-    Granted {
-        /// Since when.
-        since: Timestamp,
-    },
-    /// Taken back.
-    Withdrawn {
-        /// Since when.
-        since: Timestamp,
-    },
-    /// Given once, but its time is over.
-    Expired {
-        /// Since when.
-        since: Timestamp,
-    },
-}
-
-impl ConsentState {
-    /// The state at `now` for one customer at one address and purpose. The newest event counts; at the same instant a
-    /// withdrawal beats a grant. A grant counts only for the customer who gave it, a withdrawal for whoever is reached
-    /// at the address: a merge or a shared mailbox can lose a consent, never a withdrawal.
-    pub fn derive<'a>(
-        events: impl IntoIterator<Item = &'a ConsentEvent>,
-        customer: CustomerId,
-        now: Timestamp,
-    ) -> Self {
-        Self::newest(events, now, |event| event.customer_id == customer)
-    }
-
-    /// The newest word: a grant where `own` says so, or anybody's withdrawal.
-    fn newest<'a>(
-        events: impl IntoIterator<Item = &'a ConsentEvent>,
-        now: Timestamp,
-        own: impl Fn(&ConsentEvent) -> bool,
-    ) -> Self {
-        let newest = events
-            .into_iter()
-            .filter(|e| e.action == ConsentAction::Withdrawn || (own(e) && e.at <= now))
-            .max_by_key(|e| (e.at, e.action));
-        match newest {
-            None => Self::None,
-            Some(event) => match (event.action, event.expires_at) {
-                (ConsentAction::Withdrawn, _) => Self::Withdrawn { since: event.at },
-                (ConsentAction::Granted, Some(until)) if until <= now => Self::Expired { since: until },
-                (ConsentAction::Granted, _) => Self::Granted { since: event.at },
-            },
-        }
-    }
-
-    /// The state for a person who was several customers until they were merged at `merged_at`: `members` are the ids
-    /// they had. Every event keeps the subject who gave it; of the states of all who said something themselves, the
-    /// most restrictive one counts. So a withdrawal by any of them stands until the merged customer agrees again.
-    pub fn derive_merged<'a>(
-        events: impl IntoIterator<Item = &'a ConsentEvent> + Clone,
-        customer: CustomerId,
-        members: &[CustomerId],
-        merged_at: Timestamp,
-        now: Timestamp,
-    ) -> Self {
-        let own = Self::derive(events.clone(), customer, now);
-        let state = |member: &CustomerId| {
-            let said = events
-                .clone()
-                .into_iter()
-                .any(|event| event.customer_id == *member && event.at <= now);
-            said.then(|| {
-                Self::newest(events.clone(), now, |event| {
-                    event.customer_id == *member || (event.customer_id == customer && event.at > merged_at)
-                })
-            })
-        };
-        members
-            .iter()
-            .filter(|member| **member != customer)
-            .filter_map(state)
-            .chain((own != Self::None).then_some(own))
-            .max_by_key(Self::restriction)
-            .unwrap_or(Self::None)
-    }
-
-    fn restriction(&self) -> (u8, Timestamp) {
-        match self {
-            Self::None => (0, Timestamp::EPOCH),
-            Self::Granted { since } => (1, *since),
-            Self::Expired { since } => (2, *since),
-            Self::Withdrawn { since } => (3, *since),
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn merged_customers_keep_the_most_restrictive_word() {
-        use ConsentAction::{Granted, Withdrawn};
-        let t = Timestamp::from_micros;
-        let (ana, old) = (Uuid::from_u128(1).into(), Uuid::from_u128(2).into());
-        let state = |events: &[ConsentEvent]| ConsentState::derive_merged(events, ana, &[old], t(5), t(9));
-        assert_eq!(state(&[]), ConsentState::None);
-        // The proof of the one that is gone is found for the one that stays.
-        let theirs = event(Granted, 4, 2, None);
-        assert_eq!(
-            state(std::slice::from_ref(&theirs)),
-            ConsentState::Granted { since: t(4) }
-        );
-        // Ana took it back before: the other's later word does not undo that, her own does.
-        let taken = event(Withdrawn, 2, 1, None);
-        assert_eq!(
-            state(&[taken.clone(), theirs.clone()]),
-            ConsentState::Withdrawn { since: t(2) }
-        );
-        let again = event(Granted, 6, 1, None);
-        assert_eq!(
-            state(&[taken, theirs, again.clone()]),
-            ConsentState::Granted { since: t(6) }
-        );
-        // The other took it back, and Ana agreed later, both before the merge: the withdrawal stands.
-        assert_eq!(
-            state(&[event(Withdrawn, 3, 2, None), event(Granted, 4, 1, None)]),
-            ConsentState::Withdrawn { since: t(3) }
-        );
-        // Once merged, she speaks for both.
-        assert_eq!(
-            state(&[event(Withdrawn, 3, 2, None), again.clone()]),
-            ConsentState::Granted { since: t(6) }
-        );
-        // Somebody else at the same address.
-        assert_eq!(
-            state(&[event(Withdrawn, 7, 3, None), again]),
-            ConsentState::Withdrawn { since: t(7) }
-        );
-    }
-
-    fn event(action: ConsentAction, at: i64, customer: u128, expires: Option<i64>) -> ConsentEvent {
-        ConsentEvent {
-            id: Uuid::nil().into(),
-            purpose: "news".into(),
-            kind: ContactKind::Email,
-            address_key: "k".into(),
-            customer_id: Uuid::from_u128(customer).into(),
-            action,
-            at: Timestamp::from_micros(at),
-            expires_at: expires.map(Timestamp::from_micros),
-            evidence: Evidence::new("form", "yes").unwrap(),
-        }
-    }
-
-    #[test]
-    fn the_newest_counts_and_a_withdrawal_wins_a_tie() {
-        use ConsentAction::{Granted, Withdrawn};
-        let t = Timestamp::from_micros;
-        let ana = Uuid::from_u128(1).into();
-        let state = |events: &[ConsentEvent], now: i64| ConsentState::derive(events, ana, t(now));
-        assert_eq!(state(&[], 9), ConsentState::None);
-        let given = event(Granted, 1, 1, None);
-        let taken = event(Withdrawn, 2, 1, None);
-        let again = event(Granted, 3, 1, None);
-        assert_eq!(
-            state(&[taken.clone(), given.clone()], 9),
-            ConsentState::Withdrawn { since: t(2) }
-        );
-        assert_eq!(
-            state(&[again.clone(), taken.clone(), given.clone()], 9),
-            ConsentState::Granted { since: t(3) }
-        );
-        assert_eq!(
-            state(&[event(Withdrawn, 3, 1, None), again], 9),
-            ConsentState::Withdrawn { since: t(3) }
-        );
-        // Another person at the same address: their grant is not Ana's, their withdrawal is the mailbox's.
-        assert_eq!(state(&[event(Granted, 1, 2, None)], 9), ConsentState::None);
-        assert_eq!(
-            state(&[given.clone(), event(Withdrawn, 2, 2, None)], 9),
-            ConsentState::Withdrawn { since: t(2) }
-        );
-        // Expiry, and a grant from the future.
-        let short = event(Granted, 1, 1, Some(5));
-        assert_eq!(
-            state(std::slice::from_ref(&short), 4),
-            ConsentState::Granted { since: t(1) }
-        );
-        assert_eq!(state(&[short], 5), ConsentState::Expired { since: t(5) });
-        assert_eq!(state(&[event(Granted, 10, 1, None)], 9), ConsentState::None);
-    }
 
     #[test]
     fn no_evidence_no_consent() {

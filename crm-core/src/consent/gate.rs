@@ -4,33 +4,42 @@ use std::sync::Arc;
 
 use crate::capability::RecordStore;
 use crate::customer::{Address, CUSTOMER_ALIAS, ContactKind, CustomerId};
-use crate::message::{Permitted, Sendable};
+use crate::message::{MessageId, Permitted, Sendable};
 use crate::query::{Filter, Query};
 use crate::record::{Entity, Schema, Stored, Write};
 use crate::{Clock, Context, Error, ErrorKind, IdSource, RandomIds, Result, Timestamp};
 
 use super::facts::{Asked, Facts, Merged};
 use super::{
-    AddressKey, Ask, CONSENT_EVENT, ConsentAction, ConsentEvent, ConsentState, Decision, Evidence, Purpose,
-    Recipient, SUPPRESSION, Suppression, SuppressionReason, SuppressionScope, Verdict, rules,
+    AddressKey, Ask, CONSENT_EVENT, ConsentAction, ConsentEvent, ConsentState, Decision, Evidence, GateRules,
+    OPT_IN, PURPOSE, Purpose, Recipient, SEND_COUNT, SOFT_FAILURE, SUPPRESSION, Suppression,
+    SuppressionReason, SuppressionScope, Verdict, rules,
 };
 
 /// How many recipients are asked for at once.
 const CHUNK: usize = 200;
+/// How often a single message is asked for anew when somebody else was let out under the same cap meanwhile.
+const ROUNDS: usize = 16;
 
 /// Decides whether a message may go out, from what is stored at that moment, and alone makes [`Permitted`] messages.
 ///
 /// The rules, in order; the first "no" ends it:
-/// 1. purpose: well named;
-/// 1. contact: the address is a contact point of the customer and not known to be dead;
-/// 1. suppression: none covers the purpose;
-/// 1. consent: in force, where the purpose needs it ([`Purpose::needs_consent`]). Nothing on record means no.
+/// 1. purpose: well named, and used as it is on record ([`Gate::register_purpose`]);
+/// 2. contact: the address is a contact point of the customer and not known to be dead;
+/// 3. suppression: none covers the purpose and the channel;
+/// 4. consent: in force for this purpose and channel, where the purpose needs it ([`Purpose::needs_consent`]). Nothing on
+///    record means no. What rests on a legitimate interest goes out unless the person objected;
+/// 5. quiet hours ([`super::QuietHours`]), by the clock on the recipient's wall;
+/// 6. frequency ([`super::FrequencyCap`]).
+///
+/// The last two are the host's ([`Gate::with_rules`]), and only put a message off.
 #[derive(Clone)]
 pub struct Gate {
-    store: Arc<dyn RecordStore>,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
-    key: AddressKey,
+    pub(super) store: Arc<dyn RecordStore>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) ids: Arc<dyn IdSource>,
+    pub(super) key: AddressKey,
+    pub(super) rules: Arc<GateRules>,
 }
 
 impl Gate {
@@ -42,7 +51,23 @@ impl Gate {
             clock,
             ids,
             key,
+            rules: Arc::default(),
         }
+    }
+
+    /// Enforces these rules too.
+    ///
+    /// # Errors
+    /// As [`GateRules::validate`].
+    pub fn with_rules(mut self, rules: GateRules) -> Result<Self> {
+        rules.validate()?;
+        self.rules = Arc::new(rules);
+        Ok(self)
+    }
+
+    /// The rules it enforces.
+    pub fn rules(&self) -> &GateRules {
+        &self.rules
     }
 
     /// Takes ids of events and suppressions from `ids`.
@@ -53,15 +78,25 @@ impl Gate {
     }
 
     /// What it stores; to be passed to [`RecordStore::migrate`].
-    pub fn schemas() -> [&'static Schema; 3] {
-        [&CONSENT_EVENT, &SUPPRESSION, &CUSTOMER_ALIAS]
+    pub fn schemas() -> [&'static Schema; 7] {
+        [
+            &CONSENT_EVENT,
+            &SUPPRESSION,
+            &CUSTOMER_ALIAS,
+            &PURPOSE,
+            &OPT_IN,
+            &SEND_COUNT,
+            &SOFT_FAILURE,
+        ]
     }
 
     /// Lets a message out, or says why not. Reads the facts itself, so ask right before sending.
     ///
+    /// What counts towards a [`super::FrequencyCap`] is counted at once.
+    ///
     /// # Errors
-    /// [`ErrorKind::Refused`] with the rule that said no; [`ErrorKind::Invalid`] for a badly named purpose; those of the
-    /// store.
+    /// [`ErrorKind::Refused`] with the rule that said no; [`ErrorKind::Invalid`] for a badly named purpose;
+    /// [`ErrorKind::Conflict`] when others are let out under the same cap all the time; those of the store.
     pub async fn permit<M: Sendable>(
         &self,
         ctx: &Context,
@@ -69,16 +104,52 @@ impl Gate {
         purpose: &Purpose,
         customer: CustomerId,
     ) -> Result<Permitted<M>> {
-        let decision = self
-            .explain(ctx, &Recipient::of(&message, customer), purpose)
-            .await?;
-        if decision.allowed {
+        purpose.validate()?;
+        let id = message.message_id();
+        let asked = [self.asked(Recipient::of(&message, customer), purpose, Some(id))];
+        for _ in 0..ROUNDS {
+            let facts = Facts::load(self, ctx, &asked).await?;
+            let Some((decision, writes)) = self.answer(facts, &asked)?.pop() else {
+                return Err(Error::unexpected("no decision about a message"));
+            };
+            if !decision.allowed {
+                return Err(Error::new(ErrorKind::Refused, decision.last().to_owned())
+                    .operation("gate.permit")
+                    .with("purpose", &purpose.name)
+                    .with("message", id));
+            }
+            if !writes.is_empty() {
+                match self.store.apply(ctx, &writes).await {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::Conflict => continue,
+                    Err(error) => return Err(error),
+                }
+            }
             return Ok(Permitted::new(message, decision));
         }
-        Err(Error::new(ErrorKind::Refused, decision.last().to_owned())
-            .operation("gate.permit")
-            .with("purpose", &purpose.name)
-            .with("message", message.message_id()))
+        Err(
+            Error::conflict("others are let out under the same cap all the time; ask again")
+                .operation("gate.permit")
+                .with("message", id),
+        )
+    }
+
+    /// The decisions, and what counts those who may go.
+    fn answer(&self, mut facts: Facts<'_>, asked: &[Asked<'_>]) -> Result<Vec<(Decision, Vec<Write>)>> {
+        let now = self.clock.now();
+        let mut answers = Vec::with_capacity(asked.len());
+        for asked in asked {
+            let decision = rules::decide(&facts, asked, now);
+            let mut writes = Vec::new();
+            if let (true, Some(message)) = (decision.allowed, asked.message) {
+                let caps: Vec<_> = facts.caps(asked).collect();
+                for cap in caps {
+                    writes.extend(facts.counts.count(cap, asked.customer(), message, now)?);
+                }
+            }
+            answers.push((decision, writes));
+        }
+        Ok(answers)
     }
 
     /// Lets many messages out, each for a purpose of its own, or says why not, in the order asked. One question a kind of
@@ -97,28 +168,28 @@ impl Gate {
             }
             let asked: Vec<Asked<'_>> = chunk
                 .iter()
-                .map(|ask| self.asked(Recipient::of(&ask.message, ask.customer), &ask.purpose))
+                .map(|ask| {
+                    let recipient = Recipient::of(&ask.message, ask.customer);
+                    self.asked(recipient, &ask.purpose, Some(ask.message.message_id()))
+                })
                 .collect();
             let facts = Facts::load(self, ctx, &asked).await?;
-            let now = self.clock.now();
-            let decisions: Vec<Decision> = asked
-                .iter()
-                .map(|asked| rules::decide(&facts, asked, now))
-                .collect();
+            let answers = self.answer(facts, &asked)?;
             verdicts.extend(
                 chunk
                     .into_iter()
-                    .zip(decisions)
-                    .map(|(ask, decision)| Verdict::of(ask.message, decision, Vec::new())),
+                    .zip(answers)
+                    .map(|(ask, (decision, writes))| Verdict::of(ask.message, decision, writes)),
             );
         }
     }
 
-    fn asked<'a>(&self, recipient: Recipient, purpose: &'a Purpose) -> Asked<'a> {
+    fn asked<'a>(&self, recipient: Recipient, purpose: &'a Purpose, message: Option<MessageId>) -> Asked<'a> {
         let key = self.key.of(recipient.kind(), &recipient.address);
         Asked {
             recipient,
             purpose,
+            message,
             key,
         }
     }
@@ -151,7 +222,10 @@ impl Gate {
         purpose.validate()?;
         let mut decisions = Vec::with_capacity(recipients.len());
         for chunk in recipients.chunks(CHUNK) {
-            let asked: Vec<Asked<'_>> = chunk.iter().map(|r| self.asked(r.clone(), purpose)).collect();
+            let asked: Vec<Asked<'_>> = chunk
+                .iter()
+                .map(|r| self.asked(r.clone(), purpose, None))
+                .collect();
             let facts = Facts::load(self, ctx, &asked).await?;
             let now = self.clock.now();
             decisions.extend(asked.iter().map(|asked| rules::decide(&facts, asked, now)));
@@ -169,14 +243,17 @@ impl Gate {
         recipient: &Recipient,
         purpose: &Purpose,
     ) -> Result<ConsentState> {
+        let purpose = self.purpose(ctx, purpose).await?;
         let key = self.key.of(recipient.kind(), &recipient.address);
         let filter = Filter::eq("address_key", key).and(Filter::eq("purpose", purpose.name.as_str()));
         let events: Vec<ConsentEvent> = self.all(ctx, filter).await?;
         let merged = Merged::load(self, ctx, BTreeSet::from([recipient.customer.uuid()])).await?;
-        Ok(merged.state(&events, recipient.customer, self.clock.now()))
+        let now = self.clock.now();
+        Ok(merged.state(&events, recipient.customer, &purpose, recipient.channel, now))
     }
 
-    /// An event to be recorded, at this moment.
+    /// An event to be recorded, at this moment, about every channel that reaches the address
+    /// ([`ConsentEvent::by`] narrows it down).
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for a badly named purpose.
@@ -189,32 +266,79 @@ impl Gate {
         evidence: Evidence,
     ) -> Result<ConsentEvent> {
         purpose.validate()?;
-        Ok(ConsentEvent {
+        let mut event = self.event_at(&Recipient::new(customer, address), purpose, action, evidence);
+        event.channel = None;
+        Ok(event)
+    }
+
+    pub(super) fn event_at(
+        &self,
+        recipient: &Recipient,
+        purpose: &Purpose,
+        action: ConsentAction,
+        evidence: Evidence,
+    ) -> ConsentEvent {
+        ConsentEvent {
             id: self.ids.fresh().into(),
             purpose: purpose.name.clone(),
-            kind: Recipient::new(customer, address).kind(),
-            address_key: self.key.of_address(address),
-            customer_id: customer,
+            kind: recipient.kind(),
+            channel: Some(recipient.channel),
+            address_key: self.key.of(recipient.kind(), &recipient.address),
+            customer_id: recipient.customer,
             action,
             at: self.clock.now(),
             expires_at: None,
+            basis: None,
             evidence,
-        })
+        }
     }
 
-    /// Records events, all or none; one that is there already is left alone.
+    /// Records events, all or none; one that is there already is left alone. The log only grows.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when a grant has no evidence; those of the store.
+    /// [`ErrorKind::Invalid`] when one that agrees has no evidence; [`ErrorKind::Refused`] when one agrees for an address
+    /// whose owner asked to be forgotten; those of the store.
     pub async fn record(&self, ctx: &Context, events: &[ConsentEvent]) -> Result<()> {
-        let mut writes = Vec::with_capacity(events.len());
-        for event in events {
-            if event.action == ConsentAction::Granted {
+        self.record_with(ctx, events.to_vec(), Vec::new()).await
+    }
+
+    pub(super) async fn record_with(
+        &self,
+        ctx: &Context,
+        events: Vec<ConsentEvent>,
+        also: Vec<Write>,
+    ) -> Result<()> {
+        let mut writes = also;
+        let mut agreeing = BTreeSet::new();
+        for mut event in events {
+            if event.action.agrees() {
                 Evidence::new(&event.evidence.source, &event.evidence.notice)?;
+                agreeing.insert(event.address_key.clone());
             }
+            event.evidence.actor.get_or_insert_with(|| ctx.acting().clone());
             writes.push(Write::insert_or_skip(event.id, event.to_record()?));
         }
+        self.not_erased(ctx, agreeing).await?;
         self.store.apply(ctx, &writes).await.map(drop)
+    }
+
+    /// Nobody who asked to be forgotten is brought back by a form or an import. Whoever wants to come back lifts the
+    /// suppression first.
+    async fn not_erased(&self, ctx: &Context, keys: BTreeSet<String>) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let erased =
+            Filter::one_of("address_key", keys).and(Filter::eq("reason", SuppressionReason::Erased.as_str()));
+        if self.store.count(ctx, &SUPPRESSION, &erased).await? == 0 {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Refused,
+            "the owner of the address asked to be forgotten; lift that suppression before recording a consent",
+        )
+        .operation("gate.record")
+        .with("field", "address"))
     }
 
     /// Records that the person agreed, until `expires_at` if given.
@@ -230,7 +354,8 @@ impl Gate {
         evidence: Evidence,
         expires_at: Option<Timestamp>,
     ) -> Result<ConsentEvent> {
-        let mut event = self.event(customer, address, purpose, ConsentAction::Granted, evidence)?;
+        let purpose = self.purpose(ctx, purpose).await?;
+        let mut event = self.event(customer, address, &purpose, ConsentAction::Granted, evidence)?;
         event.expires_at = expires_at;
         self.record(ctx, std::slice::from_ref(&event)).await?;
         Ok(event)
@@ -264,18 +389,39 @@ impl Gate {
         scope: SuppressionScope,
         reason: SuppressionReason,
     ) -> Result<Write> {
-        let suppression = Suppression {
-            id: self.ids.fresh().into(),
+        Suppression::new(
             kind,
-            address_key: self.key.of(kind, canonical),
+            self.key.of(kind, canonical),
             scope,
             reason,
-            created_at: self.clock.now(),
-        };
-        Ok(Write::insert_or_skip(suppression.id, suppression.to_record()?))
+            self.clock.now(),
+        )
+        .write()
     }
 
-    /// Suppresses an address. Doing it again changes nothing; the first reason stays.
+    /// A suppression of an address, to be narrowed down ([`Suppression::by`], [`Suppression::until`]) and written
+    /// ([`Suppression::write`]) with what caused it.
+    pub fn suppression_of(
+        &self,
+        address: &Address,
+        scope: SuppressionScope,
+        reason: SuppressionReason,
+    ) -> Suppression {
+        let kind = match address {
+            Address::Email(_) => ContactKind::Email,
+            Address::Phone(_) => ContactKind::Phone,
+        };
+        Suppression::new(
+            kind,
+            self.key.of_address(address),
+            scope,
+            reason,
+            self.clock.now(),
+        )
+    }
+
+    /// Suppresses an address on every channel that reaches it. Doing it again changes nothing; another reason is
+    /// remembered beside the first.
     ///
     /// # Errors
     /// Those of the store.
@@ -286,15 +432,22 @@ impl Gate {
         scope: SuppressionScope,
         reason: SuppressionReason,
     ) -> Result<()> {
-        let (kind, text) = match address {
-            Address::Email(email) => (ContactKind::Email, email.as_str()),
-            Address::Phone(phone) => (ContactKind::Phone, phone.as_str()),
-        };
-        let write = self.suppression(kind, text, scope, reason)?;
+        let write = self.suppression_of(address, scope, reason).write()?;
         self.store.apply(ctx, &[write]).await.map(drop)
     }
 
-    /// Lifts the suppression of exactly this scope; answers whether there was one.
+    /// The suppressions of an address, those that are over included, the oldest first.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn suppressions(&self, ctx: &Context, address: &Address) -> Result<Vec<Suppression>> {
+        let filter = Filter::eq("address_key", self.key.of_address(address));
+        let mut all: Vec<Suppression> = self.all(ctx, filter).await?;
+        all.sort_by_key(|suppression| (suppression.created_at, suppression.id));
+        Ok(all)
+    }
+
+    /// Lifts the suppressions of exactly this scope, whatever their channel and reason; answers whether there was one.
     ///
     /// # Errors
     /// Those of the store.
@@ -304,25 +457,32 @@ impl Gate {
         address: &Address,
         scope: &SuppressionScope,
     ) -> Result<bool> {
-        let filter = Filter::eq("address_key", self.key.of_address(address))
-            .and(Filter::eq("scope", scope.to_string()));
-        let found = self
-            .store
-            .find(ctx, &SUPPRESSION, &Query::new(filter).limit(1))
-            .await?;
-        let Some(stored) = found.items.first() else {
-            return Ok(false);
-        };
-        match self
-            .store
-            .apply(ctx, &[Write::delete(&SUPPRESSION, stored.id, None)])
+        self.lift(ctx, address, |suppression| suppression.scope == *scope)
             .await
-        {
-            Ok(_) => Ok(true),
-            // Somebody else lifted it at the same time.
-            Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
-            Err(error) => Err(error),
+    }
+
+    /// Lifts those suppressions of an address that `which` picks; answers whether there was one. Who writes START wants
+    /// SMS again: that lifts what was unsubscribed by SMS, not what was complained about.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn lift(
+        &self,
+        ctx: &Context,
+        address: &Address,
+        which: impl Fn(&Suppression) -> bool,
+    ) -> Result<bool> {
+        let mut lifted = false;
+        for suppression in self.suppressions(ctx, address).await?.iter().filter(|s| which(s)) {
+            let write = Write::delete(&SUPPRESSION, suppression.id, None);
+            match self.store.apply(ctx, &[write]).await {
+                Ok(_) => lifted = true,
+                // Somebody else lifted it at the same time.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(lifted)
     }
 
     pub(super) async fn stored(

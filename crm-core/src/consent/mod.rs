@@ -30,18 +30,36 @@
 //! # });
 //! ```
 
+mod cap;
+mod consequence;
 mod event;
 mod facts;
 mod gate;
+mod key;
+mod opt_in;
+mod preference;
 mod purpose;
+mod quiet;
 mod recipient;
+mod registered;
 mod rules;
+mod setting;
+mod state;
 mod suppression;
 mod verdict;
 
-pub use event::{CONSENT_EVENT, ConsentAction, ConsentEvent, ConsentState, Evidence};
+pub use cap::{FrequencyCap, SEND_COUNT};
+pub use consequence::{Consequence, Fate, SOFT_FAILURE};
+pub use event::{CONSENT_EVENT, ConsentAction, ConsentEvent, Evidence};
 pub use gate::Gate;
+pub use key::AddressKey;
+pub use opt_in::{OPT_IN, OptInRequest};
+pub use preference::{Preference, Preferences};
 pub use purpose::{LegalBasis, Purpose, PurposeClass};
+pub use quiet::{QuietHours, Window};
 pub use recipient::Recipient;
-pub use suppression::{AddressKey, SUPPRESSION, Suppression, SuppressionReason, SuppressionScope};
+pub use registered::{PURPOSE, RegisteredPurpose};
+pub use setting::{GateRules, SoftFailures};
+pub use state::ConsentState;
+pub use suppression::{SUPPRESSION, Suppression, SuppressionReason, SuppressionScope};
 pub use verdict::{Ask, Decision, Verdict};

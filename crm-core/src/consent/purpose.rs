@@ -13,6 +13,12 @@ pub enum PurposeClass {
 }
 
 impl PurposeClass {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Transactional, Self::Marketing]
+            .into_iter()
+            .find(|class| class.as_str() == text)
+    }
+
     /// The class as it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -36,6 +42,30 @@ pub enum LegalBasis {
     LegitimateInterest,
 }
 
+impl LegalBasis {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Consent,
+        Self::Contract,
+        Self::LegalObligation,
+        Self::LegitimateInterest,
+    ];
+
+    /// The basis as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Consent => "consent",
+            Self::Contract => "contract",
+            Self::LegalObligation => "legal_obligation",
+            Self::LegitimateInterest => "legitimate_interest",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|basis| basis.as_str() == text)
+    }
+}
+
 /// What messages are sent for. Consent is given and withdrawn for one purpose at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Purpose {
@@ -45,6 +75,9 @@ pub struct Purpose {
     pub class: PurposeClass,
     /// On what ground.
     pub legal_basis: LegalBasis,
+    /// Whether a consent counts only once it was confirmed from the address itself (double opt-in).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub double_opt_in: bool,
 }
 
 impl Purpose {
@@ -57,6 +90,7 @@ impl Purpose {
             name: name.to_owned(),
             class,
             legal_basis,
+            double_opt_in: false,
         };
         purpose.validate()?;
         Ok(purpose)
@@ -78,31 +112,57 @@ impl Purpose {
         Self::new(name, PurposeClass::Transactional, LegalBasis::Contract)
     }
 
+    /// The same purpose, but a consent counts only once it was confirmed from the address itself
+    /// ([`super::Gate::request_opt_in`]).
+    #[must_use]
+    pub fn with_double_opt_in(mut self) -> Self {
+        self.double_opt_in = true;
+        self
+    }
+
     /// Checks the name; a purpose read from elsewhere may not be well formed.
     ///
     /// # Errors
     /// As [`Purpose::new`].
     pub fn validate(&self) -> Result<()> {
-        let plain = (1..=64).contains(&self.name.len())
-            && self.name.starts_with(|c: char| c.is_ascii_lowercase())
-            && self
-                .name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
-        if plain {
-            Ok(())
-        } else {
-            Err(
-                Error::invalid("a purpose is named with 1 to 64 of a-z, 0-9, '-', '_', a letter first")
-                    .with("field", "purpose"),
-            )
-        }
+        named(&self.name)
     }
 
     /// Whether nothing may be sent for it without a consent on record: all marketing, and all that is based on consent.
     pub fn needs_consent(&self) -> bool {
         self.class == PurposeClass::Marketing || self.legal_basis == LegalBasis::Consent
     }
+
+    /// Whether the log of consents has a say: everything that needs consent, and what rests on a legitimate interest, to
+    /// which a person may object (GDPR, Art. 21).
+    pub(super) fn asks_consent(&self) -> bool {
+        self.needs_consent() || self.legal_basis == LegalBasis::LegitimateInterest
+    }
+
+    /// Whether a recorded ground counts for it: a consent always, a legitimate interest where the purpose rests on one.
+    pub(super) fn accepts(&self, ground: Option<LegalBasis>) -> bool {
+        match ground {
+            None | Some(LegalBasis::Consent) => true,
+            Some(LegalBasis::LegitimateInterest) => self.legal_basis == LegalBasis::LegitimateInterest,
+            Some(LegalBasis::Contract | LegalBasis::LegalObligation) => false,
+        }
+    }
+}
+
+/// Checks the name of a purpose, or of a rule.
+pub(super) fn named(name: &str) -> Result<()> {
+    let plain = (1..=64).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+    if plain {
+        return Ok(());
+    }
+    Err(
+        Error::invalid("a purpose is named with 1 to 64 of a-z, 0-9, '-', '_', a letter first")
+            .with("field", "purpose"),
+    )
 }
 
 #[cfg(test)]

@@ -1,69 +1,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use crate::customer::ContactKind;
+use crate::message::Channel;
+use crate::record::{Entity, Field, FieldType, Index, Record, Schema, Stored, Write};
+use crate::{Error, Id, Result, Timestamp, Uuid};
 
-use crate::customer::{Address, ContactKind};
-use crate::record::{Entity, Field, FieldType, Index, Record, Schema, Stored};
-use crate::{Error, Id, Result, Secret, Timestamp, Uuid};
-
+use super::key::{named_id, optional};
 use super::{Purpose, PurposeClass};
-
-/// Turns addresses into keyed hashes (HMAC-SHA-256, RFC 2104), so that a suppression outlives the address itself. Keep
-/// the secret outside the store and never change it: with another one, suppressions and consents no longer match.
-#[derive(Clone)]
-pub struct AddressKey(Hmac<Sha256>);
-
-impl AddressKey {
-    /// A key from a secret of at least 16 bytes.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Config`] when it is shorter.
-    pub fn new(secret: &Secret) -> Result<Self> {
-        let bytes = secret.expose().as_bytes();
-        if bytes.len() < 16 {
-            return Err(
-                Error::config("the secret for addresses is too short; use at least 16 random bytes")
-                    .with("setting", "address_key"),
-            );
-        }
-        let mac = Hmac::new_from_slice(bytes)
-            .map_err(|_| Error::config("not usable as a key").with("setting", "address_key"))?;
-        Ok(Self(mac))
-    }
-
-    /// The keyed hash of a canonical address, 64 hex digits.
-    pub fn of(&self, kind: ContactKind, canonical: &str) -> String {
-        let mut mac = self.0.clone();
-        mac.update(kind.as_str().as_bytes());
-        mac.update(&[0]);
-        mac.update(canonical.as_bytes());
-        mac.finalize()
-            .into_bytes()
-            .iter()
-            .fold(String::with_capacity(64), |mut hex, byte| {
-                for nibble in [byte >> 4, byte & 15] {
-                    hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-                }
-                hex
-            })
-    }
-
-    /// The keyed hash of an address.
-    pub fn of_address(&self, address: &Address) -> String {
-        match address {
-            Address::Email(email) => self.of(ContactKind::Email, email.as_str()),
-            Address::Phone(phone) => self.of(ContactKind::Phone, phone.as_str()),
-        }
-    }
-}
-
-impl fmt::Debug for AddressKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AddressKey(REDACTED)")
-    }
-}
 
 /// What a suppression keeps back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -153,6 +97,8 @@ impl SuppressionReason {
 }
 
 /// An address that must not be written to. Names no customer, so it survives merge, re-import and erasure.
+///
+/// Each reason is a record of its own: that a person unsubscribed does not hide that they complained later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suppression {
     /// Its id.
@@ -161,12 +107,91 @@ pub struct Suppression {
     pub kind: ContactKind,
     /// The keyed hash of the canonical address.
     pub address_key: String,
+    /// The one channel that is kept back; all that reach the address when absent.
+    pub channel: Option<Channel>,
     /// What is kept back.
     pub scope: SuppressionScope,
     /// Why.
     pub reason: SuppressionReason,
     /// Since when.
     pub created_at: Timestamp,
+    /// Until when; for good when absent.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Suppression {
+    /// A suppression for good, of every channel. Its id is made from what it says: one address has at most one of each
+    /// kind.
+    pub fn new(
+        kind: ContactKind,
+        address_key: impl Into<String>,
+        scope: SuppressionScope,
+        reason: SuppressionReason,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id: Uuid::nil().into(),
+            kind,
+            address_key: address_key.into(),
+            channel: None,
+            scope,
+            reason,
+            created_at,
+            expires_at: None,
+        }
+        .named()
+    }
+
+    /// Of this channel only: who wants no SMS may still be called.
+    #[must_use]
+    pub fn by(mut self, channel: Option<Channel>) -> Self {
+        self.channel = channel;
+        self.named()
+    }
+
+    /// Only until then.
+    #[must_use]
+    pub fn until(mut self, expires_at: Option<Timestamp>) -> Self {
+        self.expires_at = expires_at;
+        self.named()
+    }
+
+    fn named(mut self) -> Self {
+        self.id = named_id(&[
+            "suppression",
+            &self.address_key,
+            &self.scope.to_string(),
+            self.reason.as_str(),
+            self.channel.map_or("", Channel::as_str),
+            if self.expires_at.is_some() {
+                "for a time"
+            } else {
+                "for good"
+            },
+        ])
+        .into();
+        self
+    }
+
+    /// Whether messages of `purpose` by `channel` are kept back at `now`.
+    pub fn covers(&self, purpose: &Purpose, channel: Channel, now: Timestamp) -> bool {
+        self.channel.is_none_or(|only| only == channel)
+            && self.expires_at.is_none_or(|until| until > now)
+            && self.scope.covers(purpose)
+    }
+
+    /// The write that stores it: one for good leaves one that is there alone, so the first stays; one for a time takes
+    /// the place of an earlier one.
+    ///
+    /// # Errors
+    /// When the record cannot be made.
+    pub fn write(&self) -> Result<Write> {
+        let record = self.to_record()?;
+        Ok(match self.expires_at {
+            None => Write::insert_or_skip(self.id, record),
+            Some(_) => Write::put(self.id, record),
+        })
+    }
 }
 
 /// How a [`Suppression`] is stored.
@@ -178,8 +203,10 @@ pub static SUPPRESSION: Schema = Schema {
         Field::new("scope", FieldType::Text),
         Field::new("reason", FieldType::Text),
         Field::new("created_at", FieldType::Timestamp),
+        Field::new("channel", FieldType::Text).nullable(),
+        Field::new("expires_at", FieldType::Timestamp).nullable(),
     ],
-    indexes: &[Index::unique("crm_suppression_key", &["address_key", "scope"])],
+    indexes: &[Index::new("crm_suppression_address", &["address_key"])],
 };
 
 impl Entity for Suppression {
@@ -198,6 +225,8 @@ impl Entity for Suppression {
                 self.scope.to_string().into(),
                 self.reason.as_str().into(),
                 self.created_at.into(),
+                self.channel.map(Channel::as_str).into(),
+                self.expires_at.into(),
             ],
         )
     }
@@ -210,6 +239,8 @@ impl Entity for Suppression {
             scope: r.text("scope")?.parse().map_err(|_| r.damaged("scope"))?,
             reason: SuppressionReason::parse(r.text("reason")?).ok_or_else(|| r.damaged("reason"))?,
             created_at: r.timestamp("created_at")?,
+            channel: optional(r, "channel", |text| text.parse().ok())?,
+            expires_at: r.get("expires_at").and_then(|v| v.as_timestamp()),
         })
     }
 }
@@ -217,23 +248,6 @@ impl Entity for Suppression {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hash_is_hmac_sha_256_over_kind_and_address() {
-        let key = AddressKey::new(&Secret::new("0123456789abcdef")).unwrap();
-        // printf 'email\0ana@example.com' | openssl dgst -sha256 -hmac 0123456789abcdef
-        assert_eq!(key.of(ContactKind::Email, "ana@example.com"), EXPECTED);
-        assert_ne!(key.of(ContactKind::Phone, "ana@example.com"), EXPECTED);
-        assert_eq!(format!("{key:?}"), "AddressKey(REDACTED)");
-        assert!(
-            AddressKey::new(&Secret::new("short"))
-                .unwrap_err()
-                .to_string()
-                .contains("setting=address_key")
-        );
-    }
-
-    const EXPECTED: &str = "cfdf2409b06c993458a048daaf9a2a8819ec22aa65940ad443cc1d353c4730da";
 
     #[test]
     fn scopes_cover_what_they_say() {
