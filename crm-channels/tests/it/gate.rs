@@ -119,7 +119,7 @@ async fn suppressions_cover_their_scope_and_outlive_the_customer() {
                 .unwrap();
         }
     }
-    let again = w.subscriber("Ana", "ana@example.org").await;
+    let again = w.customer("Ana", "ana@example.org").await;
     assert_eq!(rule(again, receipt()).await.rule(), "suppression");
     assert!(
         o.unsuppress(&w.ctx, &address, &SuppressionScope::All)

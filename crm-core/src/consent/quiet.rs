@@ -270,3 +270,99 @@ impl Whereabouts {
             || by_zone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by `tests/data/quiet.py`, which walks minute by minute with another implementation of time zones.
+    static CASES: &str = include_str!("../../tests/data/quiet.tsv");
+
+    fn window(text: &str) -> Window {
+        let (days, times) = text.split_once(' ').unwrap();
+        let (from, until) = times.split_once('-').unwrap();
+        let days = if days == "*" {
+            Vec::new()
+        } else {
+            days.split(',').collect()
+        };
+        serde_json::from_value(serde_json::json!({"days": days, "from": from, "until": until})).unwrap()
+    }
+
+    #[test]
+    fn the_first_free_moment_is_the_one_found_by_walking_minute_by_minute() {
+        let mut checked = 0;
+        for line in CASES.lines() {
+            let cells: Vec<&str> = line.split('\t').collect();
+            let zones: Vec<TimeZone> = cells[0].split(',').map(|name| name.parse().unwrap()).collect();
+            let rule = QuietHours {
+                allowed: cells[1].split(';').map(window).collect(),
+                ..QuietHours::daily("rule", LocalTime::MIDNIGHT, LocalTime::END)
+            };
+            rule.validate().unwrap();
+            let found = rule.free_at(&zones, cells[2].parse().unwrap());
+            let expected = (cells[3] != "-").then(|| cells[3].parse().unwrap());
+            assert_eq!(found, expected, "{line}");
+            checked += 1;
+        }
+        assert_eq!(checked, 300);
+    }
+
+    #[test]
+    fn where_somebody_is_comes_from_the_best_source() {
+        let berlin = TimeZone::parse("Europe/Berlin").ok();
+        let source = |said, phone, country| Whereabouts::of(said, phone, country, berlin).source;
+        assert_eq!(
+            source(Some("Asia/Tokyo"), Some("+12125551234"), Some("DE")),
+            "the customer's"
+        );
+        assert_eq!(
+            source(Some("nonsense"), Some("+12125551234"), Some("DE")),
+            "by the number"
+        );
+        assert_eq!(source(None, Some("+9"), Some("DE")), "by the country");
+        assert_eq!(source(None, None, Some("??")), "the default");
+        assert_eq!(Whereabouts::of(None, None, None, None).source, "not known");
+        // Which law holds: that of the number, of the home, and of the zone.
+        let here = |said, phone, country| Whereabouts::of(said, phone, country, berlin).may_be_in("US");
+        assert!(here(None, Some("+12125551234"), None));
+        assert!(here(None, Some("+442079460000"), Some("us")));
+        assert!(here(Some("America/Chicago"), Some("+442079460000"), None));
+        assert!(!here(None, Some("+442079460000"), Some("GB")) && !here(None, None, None));
+        assert!(!here(None, Some("+14165551234"), None), "Toronto");
+    }
+
+    #[test]
+    fn rules_that_make_no_sense_are_named() {
+        let midnight = LocalTime::MIDNIGHT;
+        let setting = |rule: &QuietHours| {
+            rule.validate()
+                .unwrap_err()
+                .context("setting")
+                .map(str::to_owned)
+                .unwrap()
+        };
+        let good = QuietHours::us_tcpa();
+        good.validate().unwrap();
+        QuietHours::china_marketing().validate().unwrap();
+        let rule = QuietHours {
+            name: "No".into(),
+            ..good.clone()
+        };
+        assert_eq!(setting(&rule), "quiet.name");
+        let rule = QuietHours {
+            country: Some("XX".into()),
+            ..good.clone()
+        };
+        assert_eq!(setting(&rule), "quiet.country");
+        let rule = QuietHours {
+            allowed: Vec::new(),
+            ..good
+        };
+        assert_eq!(setting(&rule), "quiet.allowed");
+        assert_eq!(
+            setting(&QuietHours::daily("x", midnight, midnight)),
+            "quiet.allowed"
+        );
+    }
+}

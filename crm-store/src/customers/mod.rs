@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use crm_core::activity::{INTERACTION, ORDER};
 use crm_core::capability::{RecordStore, Reject};
-use crm_core::consent::{CONSENT_EVENT, SUPPRESSION};
+use crm_core::consent::{CONSENT_EVENT, OPT_IN, SEND_COUNT, SUPPRESSION};
 use crm_core::customer::{
     CONTACT_POINT, CUSTOMER, CUSTOMER_ALIAS, ContactKind, Customer, Draft, EXTERNAL_REF, EmailAddress,
     ExternalRef, PhoneNumber,
@@ -87,7 +87,7 @@ pub use timeline::{Appended, Events};
 pub use undo::{Kept, KeptReason, UndoReport};
 
 /// What [`Customers`] stores, to be migrated together.
-pub static SCHEMAS: [&Schema; 24] = [
+pub static SCHEMAS: [&Schema; 26] = [
     &CUSTOMER,
     &CONTACT_POINT,
     &EXTERNAL_REF,
@@ -104,6 +104,8 @@ pub static SCHEMAS: [&Schema; 24] = [
     &IMPORT_ROW,
     &CONSENT_EVENT,
     &SUPPRESSION,
+    &OPT_IN,
+    &SEND_COUNT,
     &MERGE,
     &MERGE_IMAGE,
     &DISTINCT_PAIR,

@@ -5,8 +5,8 @@ use crm_core::message::{PermittedMessage, Sendable as _};
 
 use super::world::{World, email, news, phone, receipt};
 
-/// The most questions to the store for 200 asks: contact points, suppressions, consents, merged customers.
-const QUESTIONS: usize = 4;
+/// The most questions to the store for 200 asks: purposes, contact points, suppressions, consents, merged customers.
+const QUESTIONS: usize = 5;
 
 #[tokio::test]
 async fn a_batch_of_every_purpose_and_channel_is_asked_for_at_once_and_answered_in_order() {

@@ -127,7 +127,6 @@ impl World {
         }
     }
 
-    #[allow(dead_code)]
     pub fn pass(&self, seconds: u64) {
         self.clock.advance(std::time::Duration::from_secs(seconds));
     }

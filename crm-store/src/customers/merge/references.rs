@@ -1,7 +1,7 @@
 //! Which records name a customer, and what a merge does with them.
 
 use crm_core::activity::{INTERACTION, ORDER};
-use crm_core::consent::CONSENT_EVENT;
+use crm_core::consent::{CONSENT_EVENT, OPT_IN, SEND_COUNT};
 use crm_core::customer::{CONTACT_POINT, CUSTOMER_ALIAS, EXTERNAL_REF};
 use crm_core::query::Filter;
 use crm_core::record::{FieldType, Privacy, Schema};
@@ -114,6 +114,9 @@ impl References {
                 kept(&SEGMENT_EVENT, "customer_id"),
                 moved(&CUSTOMER_ALIAS, "customer_id"),
                 kept(&CONSENT_EVENT, "customer_id"),
+                // The gate reads them under the ids a customer had.
+                kept(&OPT_IN, "customer_id"),
+                kept(&SEND_COUNT, "customer_id"),
                 moved(&AFFILIATION, "customer_id"),
                 // Follows the profile by itself.
                 kept(&ATTRIBUTE, "customer_id"),
