@@ -4,7 +4,8 @@
 //!
 //! - [`Outreach`]: campaigns, single messages, consent; what a host calls
 //! - [`outbox`]: messages waiting in the store, put there in the same unit of work as the business that caused them
-//! - [`Dispatcher`]: takes them from there under fenced leases and hands them to a mailer, once, or says so
+//! - [`Dispatcher`]: takes them from there under fenced leases and hands them to a provider, once, or says so
+//! - [`routing`] picks the provider, [`limits`] say how many may go
 //! - [`mail`](mod@mail): mailers (SMTP and files with the feature `smtp`; one that only counts, always)
 //! - `twilio`, `aliyun`, `http`: SMS and calls through these vendors, each with the feature of its name (`http-provider` for
 //!   the vendors that a file describes)
@@ -15,9 +16,11 @@ mod catalog;
 pub mod dispatch;
 #[cfg(feature = "vendors")]
 mod exchange;
+pub mod limits;
 pub mod mail;
 pub mod outbox;
 mod outreach;
+pub mod routing;
 mod template;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -26,7 +29,7 @@ pub mod twilio;
 
 pub use campaign::{Audience, CampaignPlan, CampaignPreview, CampaignReport, CampaignStatus, LaunchProgress};
 pub use catalog::register;
-pub use dispatch::{DispatchSettings, Dispatcher, Mode, TickReport};
-pub use outbox::{OUTBOX, OutboxEntry, OutboxState, Outgoing};
+pub use dispatch::{Allowed, DispatchSettings, Dispatcher, Mode, ReconcileReport, Redirect, TickReport};
+pub use outbox::{Attempt, OUTBOX, OutboxEntry, OutboxState, Outgoing, Priority};
 pub use outreach::Outreach;
 pub use template::Template;

@@ -11,7 +11,6 @@ use crm_core::customer::{Address, CONTACT_POINT, CUSTOMER, CustomerId};
 use crm_core::message::MessageId;
 use crm_core::query::{Filter, Query};
 use crm_core::record::{Schema, Write};
-use crm_core::registry::Pool;
 use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE, SEGMENT_STATE};
 use crm_core::{
     Clock, Consumer, Context, Error, ErrorKind, IdSource, Needs, RandomIds, Registry, Result, SystemClock,
@@ -19,7 +18,9 @@ use crm_core::{
 };
 
 use crate::dispatch::{DispatchSettings, Dispatcher, Mode};
+use crate::limits::RATE;
 use crate::outbox::{OUTBOX, OutboxEntry, Outgoing};
+use crate::routing::Providers;
 
 /// Reaches customers: consent, campaigns, single messages, and the dispatcher that sends them. The default mode records
 /// instead of sending; [`Mode::Live`] is explicit.
@@ -61,7 +62,7 @@ pub struct Outreach {
     pub(crate) store: Arc<dyn RecordStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
-    mailers: Pool<dyn Mailer>,
+    providers: Providers,
     key: Option<AddressKey>,
     gate: Option<Arc<Gate>>,
     rules: GateRules,
@@ -84,7 +85,7 @@ impl Consumer for Outreach {
             store: registry.get()?,
             clock: SystemClock::shared(),
             ids: RandomIds::shared(),
-            mailers: registry.pool()?,
+            providers: Providers::of(registry),
             key: None,
             gate: None,
             rules: GateRules::default(),
@@ -167,10 +168,11 @@ impl Outreach {
     }
 
     /// What it reads and writes.
-    pub fn schemas() -> [&'static Schema; 15] {
+    pub fn schemas() -> [&'static Schema; 16] {
         let [consent, suppression, alias, purpose, opt_in, count, failure] = Gate::schemas();
         [
             &OUTBOX,
+            &RATE,
             consent,
             suppression,
             alias,
@@ -196,7 +198,7 @@ impl Outreach {
         self.store.migrate(&Self::schemas()).await
     }
 
-    /// A dispatcher over this store and these mailers. Call [`Dispatcher::tick`], [`Dispatcher::drain`] or
+    /// A dispatcher over this store and these providers. Call [`Dispatcher::tick`], [`Dispatcher::drain`] or
     /// [`Dispatcher::run`] in a task of your own.
     ///
     /// # Errors
@@ -204,11 +206,11 @@ impl Outreach {
     pub fn dispatcher(&self) -> Result<Dispatcher> {
         Dispatcher::new(
             self.store.clone(),
-            self.mailers.clone(),
+            &self.providers,
             self.shared_gate()?.clone(),
             self.clock.clone(),
             self.ids.clone(),
-            self.mode,
+            self.mode.clone(),
             self.settings.clone(),
         )
     }
@@ -337,7 +339,7 @@ impl fmt::Debug for Outreach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outreach")
             .field("mode", &self.mode)
-            .field("mailers", &self.mailers)
+            .field("providers", &self.providers)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@ use crm_core::ErrorKind;
 use crm_core::message::MessageId;
 
 /// How it went with one claimed message.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Done {
     Sent,
     Recorded,
@@ -11,7 +11,10 @@ pub(super) enum Done {
     Failed,
     Dead,
     Unknown,
-    /// Back in the queue without a try: the mailer cannot be used for reasons of its own.
+    Expired,
+    /// Back in the queue without a try, until it may go.
+    Snoozed,
+    /// Back in the queue without a try: the provider cannot be used for reasons of its own.
     Paused(ErrorKind),
     /// Back in the queue without a try: the dispatcher stops.
     Released,
@@ -28,7 +31,7 @@ pub struct TickReport {
     pub claimed: u64,
     /// Among them those whose earlier dispatcher died.
     pub rescued: u64,
-    /// Taken by a live mailer.
+    /// Taken by a live provider.
     pub sent: u64,
     /// Only recorded.
     pub recorded: u64,
@@ -36,19 +39,24 @@ pub struct TickReport {
     pub refused: u64,
     /// To be tried again later.
     pub retried: u64,
+    /// Put off without a try: quiet hours, limits, an earlier message that must go first.
+    pub snoozed: u64,
     /// Refused for good by the other side.
     pub failed: u64,
     /// Given up.
     pub dead: u64,
+    /// Those whose time was over.
+    pub expired: u64,
     /// Those that may have been sent, to be looked into.
     pub unknown: Vec<MessageId>,
     /// Put back untried.
     pub released: u64,
-    /// Those another dispatcher took over meanwhile.
+    /// Those another dispatcher took over meanwhile, or that were cancelled.
     pub lease_lost: u64,
-    /// Those whose end could not be written; they are claimed again when their lease ends.
+    /// Those whose permission or end could not be read or written; they are claimed again, at the latest when their
+    /// lease ends.
     pub errors: u64,
-    /// Why sending pauses: the mailers' own trouble (log-in, settings), not the messages'.
+    /// Why sending pauses: a provider's own trouble (log-in, settings), not the messages'.
     pub paused: Option<ErrorKind>,
 }
 
@@ -62,6 +70,8 @@ impl TickReport {
             Done::Failed => self.failed += 1,
             Done::Dead => self.dead += 1,
             Done::Unknown => self.unknown.push(id),
+            Done::Expired => self.expired += 1,
+            Done::Snoozed => self.snoozed += 1,
             Done::Paused(kind) => {
                 self.released += 1;
                 self.paused.get_or_insert(kind);
@@ -79,8 +89,10 @@ impl TickReport {
         self.recorded += other.recorded;
         self.refused += other.refused;
         self.retried += other.retried;
+        self.snoozed += other.snoozed;
         self.failed += other.failed;
         self.dead += other.dead;
+        self.expired += other.expired;
         self.unknown.extend(other.unknown);
         self.released += other.released;
         self.lease_lost += other.lease_lost;

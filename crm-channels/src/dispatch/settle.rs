@@ -1,28 +1,74 @@
-//! The end of a message, or its way back into the queue: every write is fenced by the lease's version.
+//! The end of a message, or its way back into the queue: gathered, and written together.
 
 use std::time::Duration;
 
 use crm_core::activity::Interaction;
-use crm_core::consent::{SuppressionReason, SuppressionScope};
-use crm_core::customer::{Attributes, CONTACT_POINT, ContactKind, ContactState};
-use crm_core::message::Receipt;
+use crm_core::consent::Fate;
+use crm_core::customer::{Address, Attributes, CONTACT_POINT, ContactState};
+use crm_core::message::{Blame, DeliveryState, Message, Receipt, Sendable};
 use crm_core::query::{Filter, Query};
-use crm_core::record::{Entity, MAX_KEY_CHARS, Outcome, Value, Write};
-use crm_core::{Context, Effect, Error, ErrorKind, Result, Retry};
+use crm_core::record::{Entity, MAX_KEY_CHARS, Record, Value, Write};
+use crm_core::{Context, Effect, Error, ErrorKind, Result, Retry, Timestamp, Uuid};
 use sha2::{Digest, Sha256};
 
 use super::Dispatcher;
+use super::begin::Job;
+use super::commit::{Fate as Outcome, Lease, Unit};
 use super::report::Done;
-use super::work::Lease;
-use crate::outbox::{Entry, OUTBOX, OutboxState, delivery, join_delivery, resolved};
+use crate::outbox::{Attempt, Entry, OutboxState, join_delivery, json, resolved};
+
+/// How many errors of a message are kept.
+const HISTORY: usize = 10;
+
+/// What is to happen with a claimed message.
+#[derive(Debug)]
+pub(super) enum What {
+    End(End),
+    /// To be tried again after a wait that grows, is capped and spread (full jitter).
+    Retry {
+        provider: Option<String>,
+        error: Error,
+    },
+    /// To be tried from then on, without having used up a try.
+    Snooze {
+        at: Timestamp,
+        why: String,
+    },
+    /// As [`What::Snooze`], because something that must be asked cannot be.
+    Trouble(Timestamp),
+    /// The provider's own trouble, not the message's: no try is used up.
+    Pause {
+        kind: ErrorKind,
+        provider: Option<String>,
+        error: String,
+    },
+    /// Untouched: the dispatcher stops.
+    Release,
+}
+
+impl What {
+    pub(super) fn snooze(at: Timestamp, why: &str) -> Self {
+        Self::Snooze {
+            at,
+            why: why.to_owned(),
+        }
+    }
+}
 
 /// How the end of a message is described.
+#[derive(Debug)]
 pub(super) struct End {
     state: OutboxState,
     reason: Option<String>,
     receipt: Option<Receipt>,
-    /// The address itself is dead: it is suppressed and the contact point marked.
-    pub(super) dead_address: bool,
+    /// Who is to blame, and so what follows for the address.
+    blame: Blame,
+    /// Who was asked last.
+    provider: Option<String>,
+    /// The error that made it end goes into the history.
+    error: bool,
+    /// How far the vendor says it came, when it was asked afterwards.
+    found: Option<DeliveryState>,
 }
 
 impl End {
@@ -31,17 +77,58 @@ impl End {
             state,
             reason: Some(short(reason.into())),
             receipt: None,
-            dead_address: false,
+            blame: Blame::Nobody,
+            provider: None,
+            error: false,
+            found: None,
+        }
+    }
+    /// What the vendor said about a message whose answer was lost.
+    pub(super) fn found(
+        state: OutboxState,
+        delivery: DeliveryState,
+        receipt: Option<Receipt>,
+        reason: Option<String>,
+        blame: Blame,
+    ) -> Self {
+        Self {
+            reason: reason.map(short),
+            receipt,
+            blame,
+            found: Some(delivery),
+            ..Self::new(state, "")
         }
     }
     pub(super) fn by(state: OutboxState, receipt: Receipt) -> Self {
         Self {
-            state,
-            reason: None,
             receipt: Some(receipt),
-            dead_address: false,
+            reason: None,
+            ..Self::new(state, "")
         }
     }
+    fn failed(state: OutboxState, provider: Option<String>, error: &Error) -> Self {
+        let suppress = error.context("suppress") == Some("recipient");
+        Self {
+            blame: if suppress {
+                Blame::Recipient
+            } else {
+                error.blamed()
+            },
+            provider,
+            error: true,
+            ..Self::new(state, error.to_string())
+        }
+    }
+}
+
+/// How it went with a message, and when it comes again if it does.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) id: Uuid,
+    pub(super) done: Done,
+    /// Its key among those that go in order.
+    pub(super) order: Option<String>,
+    pub(super) again: Option<Timestamp>,
 }
 
 fn short(mut text: String) -> String {
@@ -56,244 +143,305 @@ fn key(text: &str) -> String {
     text.chars().take(MAX_KEY_CHARS).collect()
 }
 
-/// The refusal a dispatcher gets that no longer holds the message.
-fn lease_lost() -> Error {
-    Error::conflict("the lease is gone: another dispatcher has the message").with("lease", "lost")
+fn address(message: &Message) -> Address {
+    match message {
+        Message::Email(email) => Address::Email(email.to.address.clone()),
+        Message::Sms(sms) => Address::Phone(sms.to.clone()),
+        Message::Voice(call) => Address::Phone(call.to.clone()),
+    }
 }
 
-pub(super) fn is_lease_lost(error: &Error) -> bool {
-    error.context("lease") == Some("lost")
+fn remember(record: &mut Record, attempt: Attempt) -> Result<()> {
+    let mut errors: Vec<Attempt> = record.json("errors").unwrap_or_default();
+    errors.push(attempt);
+    let more = errors.len().saturating_sub(HISTORY);
+    errors.drain(..more);
+    record.set("errors", json("errors", &errors)?)
 }
 
 impl Dispatcher {
-    /// Writes the leased record at its version, with what belongs into the same unit of work.
-    pub(super) async fn write(&self, ctx: &Context, lease: &mut Lease, more: &[Write]) -> Result<()> {
-        loop {
-            let mut writes = vec![Write::update(lease.id, lease.version, lease.record.clone())];
-            writes.extend_from_slice(more);
-            match self.store.apply(ctx, &writes).await {
-                Ok(outcomes) => {
-                    match outcomes.first() {
-                        Some(Outcome::Written(version)) => lease.version = *version,
-                        _ => lease.version += 1,
-                    }
-                    return Ok(());
-                }
-                Err(error)
-                    if error.kind() == ErrorKind::Conflict
-                        && error.context("schema") == Some(OUTBOX.name) =>
-                {
-                    if !self.still_held(ctx, lease).await? {
-                        return Err(lease_lost());
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Whether the lease is ours although the record moved on: news about the message came in meanwhile
-    /// ([`crate::Outreach::ingest`]). They are taken over, and nothing of them is overwritten.
-    async fn still_held(&self, ctx: &Context, lease: &mut Lease) -> Result<bool> {
-        let stored = self.store.get(ctx, &OUTBOX, &[lease.id]).await?;
-        let Some(stored) = stored.into_iter().next().flatten() else {
-            return Ok(false);
+    /// What an answer of a provider means for the message.
+    pub(super) fn judge(
+        &self,
+        job: &mut Job,
+        provider: Option<String>,
+        answer: Result<(Receipt, bool)>,
+    ) -> What {
+        let error = match answer {
+            Ok((receipt, true)) => return What::End(End::by(OutboxState::Sent, receipt)),
+            Ok((receipt, false)) => return What::End(End::by(OutboxState::Recorded, receipt)),
+            Err(error) => error,
         };
-        let theirs = &stored.record;
-        let held = stored.version > lease.version
-            && theirs.get("lease_token") == lease.record.get("lease_token")
-            && theirs.text("state")? == OutboxState::Leased.as_str();
-        if held {
-            lease.version = stored.version;
-            lease.record.set(
-                "delivered_at",
-                theirs.get("delivered_at").cloned().unwrap_or(Value::Null),
-            )?;
-            if let Some(news) = delivery(theirs)? {
-                let known = join_delivery(&mut lease.record, news)?;
-                let mine = OutboxState::parse(lease.record.text("state")?);
-                let mine = mine.ok_or_else(|| lease.record.damaged("state"))?;
-                let state = resolved(mine, lease.record.bool("maybe_sent")?, Some(known));
-                if state != mine {
-                    lease.record.set("state", state.as_str())?;
-                    lease.record.set("finished_at", self.clock.now())?;
+        let entry = &mut job.entry;
+        let mut again = matches!(error.retry(), Retry::Allowed { .. } | Retry::Exhausted);
+        if error.effect() == Effect::Unknown {
+            entry.maybe_sent = true;
+            if !entry.repeats() {
+                return What::End(End::failed(OutboxState::Unknown, provider, &error));
+            }
+            again = true; // the same Message-ID lets the recipient's system recognise a repetition
+        } else if matches!(
+            error.kind(),
+            ErrorKind::Unauthenticated | ErrorKind::Config | ErrorKind::Unsupported
+        ) {
+            if let Some(provider) = &provider {
+                let until = self.now().plus(self.settings.pause);
+                self.router.pause(entry.channel(), provider, until);
+                tracing::error!(%error, provider, "a provider cannot be used and is left alone for a while");
+            }
+            return What::Pause {
+                kind: error.kind(),
+                provider,
+                error: error.to_string(),
+            };
+        } else if error.kind() == ErrorKind::Cancelled {
+            return What::Release;
+        }
+        if again && entry.attempt < entry.max_attempts {
+            return What::Retry { provider, error };
+        }
+        let state = if again {
+            OutboxState::Dead
+        } else {
+            OutboxState::Failed
+        };
+        What::End(End::failed(state, provider, &error))
+    }
+
+    /// Writes what is to happen with them, as one unit of work as long as nothing is in the way.
+    pub(super) async fn settle(&self, ctx: &Context, ending: Vec<(Job, What)>) -> Vec<Settled> {
+        let mut settled = Vec::with_capacity(ending.len());
+        let mut open = Vec::with_capacity(ending.len());
+        for (mut job, what) in ending {
+            match self.prepare(ctx, &mut job, &what).await {
+                Ok((more, done)) => open.push((Unit::new(job.lease, more), job.entry, what, done)),
+                Err(error) => {
+                    tracing::warn!(message = %job.lease.id, %error, "the message stays leased until its lease ends");
+                    settled.push(self.settled(&job.lease, &job.entry, Done::StoreError));
                 }
             }
         }
-        Ok(held)
+        for round in 0..4 {
+            let (mut units, rest): (Vec<_>, Vec<_>) = open
+                .into_iter()
+                .map(|(unit, entry, what, done)| (unit, (entry, what, done)))
+                .unzip();
+            self.commit(ctx, &mut units).await;
+            open = Vec::new();
+            for (unit, (entry, what, done)) in units.into_iter().zip(rest) {
+                match unit.fate {
+                    Some(Outcome::Refused(error)) if round < 3 => {
+                        // Somebody edited the contact point at the same time: it is read again. In the end the message's
+                        // own end counts more than the mark; the suppression keeps it back anyway.
+                        let mark = round < 2 && error.context("schema") == Some(CONTACT_POINT.name);
+                        let more = self.more(ctx, &unit.lease, &entry, &what, mark).await;
+                        open.push((Unit::new(unit.lease, more.unwrap_or_default()), entry, what, done));
+                    }
+                    fate => settled.push(self.fate(unit.lease, &entry, fate, done)),
+                }
+            }
+            if open.is_empty() {
+                break;
+            }
+        }
+        settled
     }
 
-    /// [`Dispatcher::write`] for what must not get lost: tried again while the store fails for a moment.
-    async fn insist(&self, ctx: &Context, lease: &mut Lease, more: &[Write]) -> Result<()> {
-        let mut unsure = false;
-        let mut waits = [50, 200, 800, 2000].into_iter();
-        loop {
-            let error = match self.write(ctx, lease, more).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if is_lease_lost(&error) && unsure {
-                // An earlier answer was lost: it may be our own write that moved the version.
-                let stored = self
-                    .store
-                    .get(ctx, &OUTBOX, &[lease.id])
-                    .await?
-                    .into_iter()
-                    .next()
-                    .flatten();
-                let same = |field: &str| {
-                    stored.as_ref().and_then(|s| s.record.get(field)) == lease.record.get(field)
-                };
-                return if same("lease_token") && same("state") && same("run_at") {
-                    Ok(())
-                } else {
-                    Err(error)
-                };
+    fn fate(&self, lease: Lease, entry: &Entry, fate: Option<Outcome>, done: Done) -> Settled {
+        let done = match fate {
+            // News from outside may have said more than we knew.
+            Some(Outcome::Written) => match lease.record.text("state").ok().and_then(OutboxState::parse) {
+                Some(OutboxState::Sent) if done != Done::Sent => Done::Sent,
+                Some(OutboxState::Failed) if done != Done::Failed => Done::Failed,
+                _ => done,
+            },
+            Some(Outcome::Lost) => {
+                tracing::warn!(message = %lease.id, "somebody else has the message now; nothing was overwritten");
+                Done::LeaseLost
             }
-            let passing = error.is_retryable() || error.effect() == Effect::Unknown;
-            unsure |= error.effect() == Effect::Unknown;
-            match waits.next() {
-                Some(wait) if passing => tokio::time::sleep(Duration::from_millis(wait)).await,
-                _ => return Err(error),
+            Some(Outcome::Refused(error)) => {
+                tracing::warn!(message = %lease.id, %error, "the message stays leased until its lease ends");
+                Done::StoreError
             }
+            Some(Outcome::Failed) | None => {
+                tracing::warn!(message = %lease.id, "the message stays leased until its lease ends");
+                Done::StoreError
+            }
+        };
+        self.settled(&lease, entry, done)
+    }
+
+    fn settled(&self, lease: &Lease, entry: &Entry, done: Done) -> Settled {
+        let again = match done {
+            Done::Retried | Done::Snoozed | Done::Paused(_) | Done::Released => {
+                lease.record.timestamp("run_at").ok()
+            }
+            Done::LeaseLost | Done::StoreError => Some(self.lease_end(self.now())),
+            _ => None,
+        };
+        Settled {
+            id: lease.id,
+            done,
+            order: entry.order.as_ref().map(|place| place.key.clone()),
+            again,
         }
     }
 
-    /// Ends the message: its state, the news on the timeline, and what follows for the address, all or nothing.
-    pub(super) async fn end(
+    /// Sets the record as it is to be written; answers what goes with it.
+    async fn prepare(&self, ctx: &Context, job: &mut Job, what: &What) -> Result<(Vec<Write>, Done)> {
+        let (now, entry) = (self.now(), &job.entry);
+        let begun = entry.send_started_at.is_some();
+        let attempt = |provider: &Option<String>, error: String| Attempt {
+            at: now,
+            attempt: entry.attempt,
+            provider: provider.clone(),
+            error: short(error),
+        };
+        let record = &mut job.lease.record;
+        record.set("maybe_sent", entry.maybe_sent)?;
+        record.set("lease_until", Value::Null)?;
+        if let What::End(end) = what {
+            let mut state = end.state;
+            // Never called failed while it may lie in the recipient's mailbox.
+            let unsent = matches!(
+                state,
+                OutboxState::Dead | OutboxState::Failed | OutboxState::Refused | OutboxState::Expired
+            );
+            if entry.maybe_sent && unsent {
+                state = OutboxState::Unknown;
+            }
+            state = resolved(state, entry.maybe_sent, entry.delivery);
+            record.set("state", state.as_str())?;
+            record.set("finished_at", now)?;
+            record.set("last_error", end.reason.clone())?;
+            if let (true, Some(reason)) = (end.error, &end.reason) {
+                remember(record, attempt(&end.provider, reason.clone()))?;
+            }
+            if let Some(provider) = &end.provider {
+                record.set("provider", provider.as_str())?;
+            }
+            if let Some(receipt) = &end.receipt {
+                record.set("provider", receipt.provider.as_str())?;
+                record.set("provider_ref", key(&receipt.provider_ref))?;
+                record.set("receipt", json("receipt", receipt)?)?;
+            }
+            join_delivery(record, end.found.unwrap_or(state.delivery()))?;
+            let more = self.more(ctx, &job.lease, entry, what, true).await?;
+            let done = match state {
+                OutboxState::Sent => Done::Sent,
+                OutboxState::Recorded => Done::Recorded,
+                OutboxState::Refused => Done::Refused,
+                OutboxState::Failed => Done::Failed,
+                OutboxState::Unknown => Done::Unknown,
+                OutboxState::Expired => Done::Expired,
+                OutboxState::Dead | OutboxState::Cancelled | OutboxState::Queued | OutboxState::Leased => {
+                    Done::Dead
+                }
+            };
+            return Ok((more, done));
+        }
+        record.set("state", OutboxState::Queued.as_str())?;
+        record.set("send_started_at", Value::Null)?;
+        let tries = match what {
+            What::Retry { .. } => entry.attempt,
+            _ => (entry.attempt - i64::from(begun)).max(0),
+        };
+        record.set("attempt", tries)?;
+        let done = match what {
+            What::Retry { provider, error } => {
+                let jitter = self.jitter(&job.lease.id, entry.attempt);
+                let wait = match error.retry() {
+                    Retry::Allowed { after: Some(after) } => after.saturating_add(jitter),
+                    _ => jitter,
+                };
+                record.set("run_at", now.plus(wait))?;
+                record.set("last_error", short(error.to_string()))?;
+                record.set("crash_count", 0_i64)?; // it came back
+                remember(record, attempt(provider, error.to_string()))?;
+                Done::Retried
+            }
+            What::Snooze { at, why } => {
+                let snoozes = record.get("snoozes").and_then(Value::as_int).unwrap_or(0);
+                record.set("snoozes", snoozes + 1)?;
+                record.set("run_at", *at)?;
+                record.set("last_error", short(why.clone()))?;
+                Done::Snoozed
+            }
+            What::Trouble(at) => {
+                record.set("run_at", *at)?;
+                Done::StoreError
+            }
+            What::Pause {
+                kind,
+                provider,
+                error,
+            } => {
+                record.set("run_at", now.plus(self.settings.pause))?;
+                record.set("last_error", short(error.clone()))?;
+                remember(record, attempt(provider, error.clone()))?;
+                Done::Paused(*kind)
+            }
+            What::Release | What::End(_) => Done::Released,
+        };
+        Ok((Vec::new(), done))
+    }
+
+    /// What goes with the end of a message: the news on the timeline, and what follows for the address.
+    async fn more(
         &self,
         ctx: &Context,
-        lease: &mut Lease,
+        lease: &Lease,
         entry: &Entry,
-        mut end: End,
-    ) -> Result<Done> {
-        // Never called failed while it may lie in the recipient's mailbox.
-        if entry.maybe_sent
-            && matches!(
-                end.state,
-                OutboxState::Dead | OutboxState::Failed | OutboxState::Refused
-            )
-        {
-            end.state = OutboxState::Unknown;
+        what: &What,
+        mark: bool,
+    ) -> Result<Vec<Write>> {
+        let What::End(end) = what else {
+            return Ok(Vec::new());
+        };
+        let news = self.news(lease, entry, end)?;
+        let mut more = vec![news];
+        if end.blame != Blame::Nobody {
+            let token = lease.record.uuid("lease_token")?;
+            let fate = Fate {
+                address: &address(&entry.message),
+                channel: entry.channel(),
+                event: &format!("{}:{token}", lease.id),
+                at: self.now(),
+                state: DeliveryState::Failed,
+                blame: end.blame,
+            };
+            more.extend(self.gate.follow(ctx, &[fate]).await?);
         }
-        end.state = resolved(end.state, entry.maybe_sent, entry.delivery);
-        let now = self.clock.now();
-        let record = &mut lease.record;
-        record.set("state", end.state.as_str())?;
-        record.set("lease_until", Value::Null)?;
-        record.set("finished_at", now)?;
-        record.set("last_error", end.reason.clone())?;
-        if let Some(receipt) = &end.receipt {
-            record.set("provider", receipt.provider.as_str())?;
-            record.set("provider_ref", key(&receipt.provider_ref))?;
+        if mark && end.blame == Blame::Recipient {
+            more.extend(self.mark_dead(ctx, entry).await?);
         }
-        join_delivery(record, end.state.delivery())?;
-        let mut more = vec![self.news(lease, entry, &end)?];
-        if end.dead_address {
-            let address = entry.email.to.address.as_str();
-            let reason = SuppressionReason::Undeliverable;
-            more.push(
-                self.gate
-                    .suppression(ContactKind::Email, address, SuppressionScope::All, reason)?,
-            );
-        }
-        for _ in 0..3 {
-            let mut writes = more.clone();
-            if end.dead_address {
-                writes.extend(self.mark_dead(ctx, entry).await?);
-            }
-            match self.insist(ctx, lease, &writes).await {
-                // Somebody edited the contact point at the same time: read it again.
-                Err(error)
-                    if error.kind() == ErrorKind::Conflict
-                        && error.context("schema") == Some(CONTACT_POINT.name) => {}
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    return Ok(match end.state {
-                        OutboxState::Sent => Done::Sent,
-                        OutboxState::Recorded => Done::Recorded,
-                        OutboxState::Refused => Done::Refused,
-                        OutboxState::Failed => Done::Failed,
-                        OutboxState::Unknown => Done::Unknown,
-                        OutboxState::Dead | OutboxState::Queued | OutboxState::Leased => Done::Dead,
-                    });
-                }
-            }
-        }
-        // The message's own end counts more than the mark on its contact point; the suppression keeps it back anyway.
-        self.insist(ctx, lease, &more).await?;
-        Ok(if end.state == OutboxState::Unknown {
-            Done::Unknown
-        } else {
-            Done::Failed
-        })
+        Ok(more)
     }
 
     /// The end of a record that cannot be read: nothing is known of its customer, so nothing goes on a timeline.
-    pub(super) async fn end_unreadable(
-        &self,
-        ctx: &Context,
-        lease: &mut Lease,
-        error: &Error,
-    ) -> Result<Done> {
-        lease.record.set("state", OutboxState::Dead.as_str())?;
-        lease.record.set("lease_until", Value::Null)?;
-        lease.record.set("finished_at", self.clock.now())?;
-        lease.record.set("last_error", short(error.to_string()))?;
-        self.insist(ctx, lease, &[]).await?;
-        Ok(Done::Dead)
-    }
-
-    /// Back into the queue, to be tried again after a wait that grows, is capped and spread (full jitter).
-    pub(super) async fn retry(
-        &self,
-        ctx: &Context,
-        lease: &mut Lease,
-        entry: &Entry,
-        error: &Error,
-    ) -> Result<Done> {
-        let jitter = self.jitter(lease, entry.attempt);
-        let wait = match error.retry() {
-            Retry::Allowed { after: Some(after) } => after.saturating_add(jitter),
-            _ => jitter,
+    pub(super) async fn end_unreadable(&self, ctx: &Context, mut lease: Lease, error: &Error) -> Done {
+        let now = self.now();
+        let set = |record: &mut Record| -> Result<()> {
+            record.set("state", OutboxState::Dead.as_str())?;
+            record.set("lease_until", Value::Null)?;
+            record.set("finished_at", now)?;
+            record.set("last_error", short(error.to_string()))
         };
-        lease.record.set("state", OutboxState::Queued.as_str())?;
-        lease.record.set("run_at", self.clock.now().plus(wait))?;
-        lease.record.set("lease_until", Value::Null)?;
-        lease.record.set("last_error", short(error.to_string()))?;
-        self.insist(ctx, lease, &[]).await?;
-        Ok(Done::Retried)
-    }
-
-    /// Back into the queue without using up a try.
-    pub(super) async fn release(
-        &self,
-        ctx: &Context,
-        lease: &mut Lease,
-        done: Done,
-        error: Option<&Error>,
-    ) -> Result<Done> {
-        let now = self.clock.now();
-        let attempt = lease.record.int("attempt")?;
-        let run_at = if matches!(done, Done::Paused(_)) {
-            now.plus(self.settings.pause)
-        } else {
-            now
-        };
-        lease.record.set("state", OutboxState::Queued.as_str())?;
-        lease.record.set("attempt", attempt.saturating_sub(1).max(0))?;
-        lease.record.set("run_at", run_at)?;
-        lease.record.set("lease_until", Value::Null)?;
-        if let Some(error) = error {
-            lease.record.set("last_error", short(error.to_string()))?;
+        if set(&mut lease.record).is_err() {
+            return Done::StoreError;
         }
-        self.insist(ctx, lease, &[]).await?;
-        Ok(done)
+        let mut units = [Unit::new(lease, Vec::new())];
+        self.commit(ctx, &mut units).await;
+        match units.into_iter().next().and_then(|unit| unit.fate) {
+            Some(Outcome::Written) => Done::Dead,
+            Some(Outcome::Lost) => Done::LeaseLost,
+            _ => Done::StoreError,
+        }
     }
 
     /// Between nothing and `min(cap, base * 2^(attempt - 1))`, the same for the same seed, message and try. Full jitter
     /// keeps messages that failed together from coming back together.
-    fn jitter(&self, lease: &Lease, attempt: i64) -> Duration {
+    fn jitter(&self, id: &Uuid, attempt: i64) -> Duration {
         let doublings = u32::try_from(attempt.clamp(1, 32) - 1).unwrap_or(0);
         let base = self.settings.backoff_base.as_micros();
         let most = base
@@ -301,7 +449,7 @@ impl Dispatcher {
             .min(self.settings.backoff_cap.as_micros());
         let mut hash = Sha256::new();
         hash.update(self.settings.seed.to_be_bytes());
-        hash.update(lease.id.as_bytes());
+        hash.update(id.as_bytes());
         hash.update(attempt.to_be_bytes());
         let random = hash
             .finalize()
@@ -314,8 +462,10 @@ impl Dispatcher {
     /// The news for the customer's timeline. One lease makes one piece of news, whatever is repeated.
     fn news(&self, lease: &Lease, entry: &Entry, end: &End) -> Result<Write> {
         let token = lease.record.uuid("lease_token")?;
+        let state = OutboxState::parse(lease.record.text("state")?).unwrap_or(end.state);
         let mut data = Attributes::default();
-        data.set("message_id", entry.email.id.to_string())?;
+        let id = entry.message.message_id();
+        data.set("message_id", id.to_string())?;
         data.set("purpose", entry.purpose.name.as_str())?;
         data.set("campaign", entry.campaign.clone())?;
         data.set("reason", end.reason.clone())?;
@@ -326,10 +476,13 @@ impl Dispatcher {
         let interaction = Interaction {
             id: self.ids.fresh().into(),
             customer_id: entry.customer,
-            at: self.clock.now(),
-            kind: format!("mail.{}", end.state.delivery().as_str()),
+            at: self.now(),
+            kind: entry.news(end.found.unwrap_or(state.delivery())),
             source: "outbox".to_owned(),
-            event_id: format!("{}:{token}", entry.email.id),
+            event_id: match end.found {
+                None => format!("{id}:{token}"),
+                Some(_) => format!("{id}:{token}:found"),
+            },
             data,
         };
         Ok(Write::insert_or_skip(interaction.id, interaction.to_record()?))
@@ -338,8 +491,8 @@ impl Dispatcher {
     /// The writes that mark the contact point as not working, where it is still there.
     async fn mark_dead(&self, ctx: &Context, entry: &Entry) -> Result<Vec<Write>> {
         let filter = Filter::eq("customer_id", entry.customer)
-            .and(Filter::eq("value", entry.email.to.address.as_str()))
-            .and(Filter::eq("kind", ContactKind::Email.as_str()));
+            .and(Filter::eq("value", entry.message.recipient()))
+            .and(Filter::eq("kind", entry.contact_kind().as_str()));
         let page = self.store.find(ctx, &CONTACT_POINT, &Query::new(filter)).await?;
         let mut writes = Vec::new();
         for stored in page.items {

@@ -378,6 +378,11 @@ impl Gate {
         Ok(event)
     }
 
+    /// The name under which an address is remembered: a keyed hash, which says nothing without the key.
+    pub fn address_key(&self, kind: ContactKind, canonical: &str) -> String {
+        self.key.of(kind, canonical)
+    }
+
     /// The write that suppresses an address, to go into a unit of work of the caller's.
     ///
     /// # Errors

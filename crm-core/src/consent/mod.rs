@@ -32,6 +32,7 @@
 
 mod cap;
 mod consequence;
+mod elsewhere;
 mod event;
 mod facts;
 mod gate;

@@ -137,6 +137,13 @@ impl PhoneNumber {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The country it belongs to (ISO 3166-1 alpha-2), where its plan says so: `+1` alone is more than twenty countries,
+    /// told apart by the digits after it. Not where its owner is.
+    pub fn country(&self) -> Option<String> {
+        let number = phonenumber::parse(None, &self.0).ok()?;
+        number.country().id().map(|id| id.as_ref().to_owned())
+    }
 }
 
 impl fmt::Debug for PhoneNumber {

@@ -24,7 +24,7 @@ pub use email::{Attachment, Email, Mailbox};
 pub use phone::{Sms, VendorTemplate, VendorTemplates, VoiceCall, VoiceStep};
 
 use crate::consent::Decision;
-use crate::customer::ContactKind;
+use crate::customer::{ContactKind, EmailAddress, PhoneNumber};
 use crate::{Error, Id, Result};
 
 /// The id of a message; also names it to the provider, so that repeats can be recognised.
@@ -239,6 +239,20 @@ pub enum PermittedMessage {
 }
 
 impl Permitted<Message> {
+    /// The same message for somebody else: a staging system's own mailbox or phone. Where there is none, it stays as it is.
+    pub(crate) fn readdressed(mut self, email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Self {
+        match (&mut self.message, email, phone) {
+            (Message::Email(mail), Some(email), _) => mail.to.address = email.clone(),
+            (Message::Sms(sms), _, Some(phone)) => sms.to = phone.clone(),
+            (Message::Voice(call), _, Some(phone)) => call.to = phone.clone(),
+            _ => return self,
+        }
+        self.decision
+            .trace
+            .push("redirected: it goes to the address of this system".to_owned());
+        self
+    }
+
     /// The same permission for the message as its own channel takes it.
     pub fn by_channel(self) -> PermittedMessage {
         let decision = self.decision;

@@ -26,7 +26,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use catalog::{Catalog, Factory, Opening};
-pub use pool::{Entry, Pool};
+pub use pool::{Entry, Pool, may_fail_over};
 
 use crate::{Error, ErrorKind, Health, Provider, Result};
 

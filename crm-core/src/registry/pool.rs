@@ -230,8 +230,9 @@ impl<T: ?Sized + Provider> Pool<T> {
     }
 }
 
-/// Another provider is asked only when this one certainly did nothing and the fault is its own.
-fn may_fail_over(error: &Error) -> bool {
+/// Another provider is asked only when this one certainly did nothing and the fault is its own: not after an unknown
+/// outcome, and not when the input itself is wrong.
+pub fn may_fail_over(error: &Error) -> bool {
     error.effect() == Effect::None
         && matches!(
             error.kind(),

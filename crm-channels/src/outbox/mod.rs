@@ -18,14 +18,20 @@
 //! assert_eq!(write.schema().name, "crm_outbox");
 //! ```
 
+mod entry;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crm_core::consent::Purpose;
 use crm_core::customer::{ContactPointId, CustomerId};
-use crm_core::message::{DeliveryState, Email, MessageId};
-use crm_core::record::{Field, FieldType, Index, Record, Schema, Stored, Value, Write};
+use crm_core::message::{Email, Message, MessageId, Sendable, Sms, VoiceCall};
+use crm_core::record::{Field, FieldType, Index, Record, Schema, Write};
 use crm_core::{Error, Result, Timestamp};
-use serde::Deserialize;
+use serde::Serialize;
+
+pub use entry::{Attempt, OutboxEntry};
+pub(crate) use entry::{Entry, delivery, join_delivery, resolved};
 
 /// How many tries a message gets when nothing is said: with the default backoff about a day and a half.
 pub const MAX_ATTEMPTS: i64 = 16;
@@ -49,11 +55,15 @@ pub enum OutboxState {
     Dead,
     /// It may have been sent: the answer was lost, and a second one would do harm.
     Unknown,
+    /// Its time was over before it could be sent.
+    Expired,
+    /// It was called back before it was sent.
+    Cancelled,
 }
 
 impl OutboxState {
     /// All states.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Queued,
         Self::Leased,
         Self::Sent,
@@ -62,6 +72,8 @@ impl OutboxState {
         Self::Failed,
         Self::Dead,
         Self::Unknown,
+        Self::Expired,
+        Self::Cancelled,
     ];
 
     /// The state as it is stored.
@@ -75,6 +87,8 @@ impl OutboxState {
             Self::Failed => "failed",
             Self::Dead => "dead",
             Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -91,6 +105,32 @@ impl OutboxState {
 impl fmt::Display for OutboxState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What goes first when several messages are due. Within one of them the longest due goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// When nothing else is due: campaigns.
+    Bulk,
+    /// As they come.
+    #[default]
+    Normal,
+    /// Before everything else: somebody waits for it.
+    Urgent,
+}
+
+impl Priority {
+    /// All of them, in the order in which they are taken.
+    pub(crate) const TAKEN: [Self; 3] = [Self::Urgent, Self::Normal, Self::Bulk];
+
+    /// As it is stored.
+    pub(crate) fn level(self) -> i64 {
+        match self {
+            Self::Bulk => -1,
+            Self::Normal => 0,
+            Self::Urgent => 1,
+        }
     }
 }
 
@@ -128,44 +168,73 @@ pub static OUTBOX: Schema = Schema {
         Field::new("last_error", FieldType::Text).nullable(),
         Field::new("created_at", FieldType::Timestamp),
         Field::new("finished_at", FieldType::Timestamp).nullable(),
+        Field::new("expires_at", FieldType::Timestamp).nullable(),
+        Field::new("snoozes", FieldType::Int).nullable(),
+        Field::new("order_key", FieldType::Text).nullable().pseudonym(),
+        Field::new("tags", FieldType::Json).nullable(),
+        Field::new("errors", FieldType::Json).nullable(),
+        Field::new("receipt", FieldType::Json).nullable(),
     ],
     indexes: &[
         Index::unique("crm_outbox_dedupe", &["dedupe_key"]),
-        Index::new("crm_outbox_due", &["state", "run_at"]),
-        Index::new("crm_outbox_lease", &["state", "lease_until"]),
+        // What is due, of each priority; under a lease there are few at a time.
+        Index::new("crm_outbox_ready", &["state", "priority", "run_at"]),
         Index::new("crm_outbox_campaign", &["campaign", "state"]),
+        Index::new("crm_outbox_customer", &["customer_id"]),
         Index::new("crm_outbox_ref", &["provider_ref"]),
+        Index::new("crm_outbox_order", &["order_key", "state"]),
     ],
 };
 
 /// A message on its way into the outbox. `Debug` shows neither address nor content.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    email: Email,
+    message: Message,
     customer: CustomerId,
     purpose: Purpose,
-    priority: i64,
+    priority: Priority,
     run_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
     max_attempts: i64,
     contact_point: Option<ContactPointId>,
     campaign: Option<String>,
     dedupe_key: Option<String>,
+    order_key: Option<String>,
+    tags: BTreeMap<String, String>,
 }
 
 impl Outgoing {
-    /// An e-mail to a customer for a purpose, due at once.
-    pub fn email(email: Email, customer: CustomerId, purpose: Purpose) -> Self {
+    /// A message of any channel to a customer for a purpose, due at once.
+    pub fn new(message: impl Into<Message>, customer: CustomerId, purpose: Purpose) -> Self {
         Self {
-            email,
+            message: message.into(),
             customer,
             purpose,
-            priority: 0,
+            priority: Priority::default(),
             run_at: None,
+            expires_at: None,
             max_attempts: MAX_ATTEMPTS,
             contact_point: None,
             campaign: None,
             dedupe_key: None,
+            order_key: None,
+            tags: BTreeMap::new(),
         }
+    }
+
+    /// An e-mail to a customer for a purpose, due at once.
+    pub fn email(email: Email, customer: CustomerId, purpose: Purpose) -> Self {
+        Self::new(email, customer, purpose)
+    }
+
+    /// A text message to a customer for a purpose, due at once.
+    pub fn sms(sms: Sms, customer: CustomerId, purpose: Purpose) -> Self {
+        Self::new(sms, customer, purpose)
+    }
+
+    /// A phone call to a customer for a purpose, due at once.
+    pub fn voice(call: VoiceCall, customer: CustomerId, purpose: Purpose) -> Self {
+        Self::new(call, customer, purpose)
     }
 
     /// Not before this instant.
@@ -175,9 +244,17 @@ impl Outgoing {
         self
     }
 
-    /// Higher goes first; 0 by default.
+    /// Not from this instant on: what could not be sent until then (a server that was down, quiet hours) ends as
+    /// [`OutboxState::Expired`]. A reminder for nine o'clock is of no use the next day.
     #[must_use]
-    pub fn priority(mut self, priority: i64) -> Self {
+    pub fn expires_at(mut self, at: Timestamp) -> Self {
+        self.expires_at = Some(at);
+        self
+    }
+
+    /// What goes first; [`Priority::Normal`] by default.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
@@ -189,10 +266,33 @@ impl Outgoing {
         self
     }
 
-    /// Only one message with this key ever enters the outbox of a tenant: the store's unique index sees to it.
+    /// Only one message with this key ever enters the outbox of a tenant: the store's unique index sees to it. A
+    /// cancelled message gives its key back.
     #[must_use]
     pub fn dedupe_key(mut self, key: impl Into<String>) -> Self {
         self.dedupe_key = Some(key.into());
+        self
+    }
+
+    /// Messages with the same key go out one after the other, in the order in which they were queued: the next one is not
+    /// begun before the one before it has ended, whichever dispatcher has it.
+    #[must_use]
+    pub fn order_key(mut self, key: impl Into<String>) -> Self {
+        self.order_key = Some(key.into());
+        self
+    }
+
+    /// [`Outgoing::order_key`] of the customer: what they get comes in order.
+    #[must_use]
+    pub fn in_order(self) -> Self {
+        let key = format!("customer:{}", self.customer);
+        self.order_key(key)
+    }
+
+    /// Only a provider with this tag ([`crm_core::ProviderInfo::tag`]) is asked.
+    #[must_use]
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.insert(key.into(), value.into());
         self
     }
 
@@ -200,6 +300,7 @@ impl Outgoing {
         self.dedupe_key = Some(Self::campaign_key(name, point));
         self.campaign = Some(name.to_owned());
         self.contact_point = Some(point);
+        self.priority = Priority::Bulk;
         self
     }
 
@@ -210,44 +311,57 @@ impl Outgoing {
 
     /// The message's id, which is also the outbox record's.
     pub fn id(&self) -> MessageId {
-        self.email.id
+        self.message.message_id()
     }
 
     fn record(&self, now: Timestamp) -> Result<Record> {
-        self.email.validate()?;
+        self.message.validate()?;
         self.purpose.validate()?;
-        let json = |value: serde_json::Result<serde_json::Value>, field: &'static str| {
-            value.map_err(|e| {
-                Error::invalid("cannot be written as JSON")
-                    .with("field", field)
-                    .source(e)
-            })
+        let run_at = self.run_at.unwrap_or(now);
+        if self.expires_at.is_some_and(|at| at <= run_at) {
+            return Err(
+                Error::invalid("a message expires after it is due; it would never be sent")
+                    .with("field", "expires_at"),
+            );
+        }
+        let message = match &self.message {
+            Message::Email(email) => json("message", email),
+            Message::Sms(sms) => json("message", sms),
+            Message::Voice(call) => json("message", call),
+        }?;
+        let tags = match self.tags.is_empty() {
+            true => None,
+            false => Some(json("tags", &self.tags)?),
         };
         Record::new(&OUTBOX)
-            .with("channel", "email")?
+            .with("channel", self.message.channel().as_str())?
             .with("state", OutboxState::Queued.as_str())?
-            .with("priority", self.priority)?
-            .with("run_at", self.run_at.unwrap_or(now))?
+            .with("priority", self.priority.level())?
+            .with("run_at", run_at)?
             .with("attempt", 0_i64)?
             .with("max_attempts", self.max_attempts)?
             .with("crash_count", 0_i64)?
             .with("maybe_sent", false)?
             .with("customer_id", self.customer)?
             .with("contact_point_id", self.contact_point)?
-            .with("purpose", json(serde_json::to_value(&self.purpose), "purpose")?)?
-            .with("message", json(serde_json::to_value(&self.email), "message")?)?
+            .with("purpose", json("purpose", &self.purpose)?)?
+            .with("message", message)?
             .with("campaign", self.campaign.clone())?
             .with("dedupe_key", self.dedupe_key.clone())?
-            .with("created_at", now)
+            .with("created_at", now)?
+            .with("expires_at", self.expires_at)?
+            .with("snoozes", 0_i64)?
+            .with("order_key", self.order_key.clone())?
+            .with("tags", tags)
     }
 
     /// The write that puts it into the outbox; a taken dedupe key fails the unit of work with
     /// [`crm_core::ErrorKind::Conflict`] on `index=crm_outbox_dedupe`.
     ///
     /// # Errors
-    /// [`crm_core::ErrorKind::Invalid`] naming the field that is wrong ([`Email::validate`]).
+    /// [`crm_core::ErrorKind::Invalid`] naming the field that is wrong ([`Message::validate`]).
     pub fn write(&self, now: Timestamp) -> Result<Write> {
-        Ok(Write::insert(self.email.id, self.record(now)?))
+        Ok(Write::insert(self.id(), self.record(now)?))
     }
 
     /// As [`Outgoing::write`], but left out when the dedupe key is taken.
@@ -255,120 +369,14 @@ impl Outgoing {
     /// # Errors
     /// As [`Outgoing::write`].
     pub fn write_once(&self, now: Timestamp) -> Result<Write> {
-        Ok(Write::insert_or_skip(self.email.id, self.record(now)?))
+        Ok(Write::insert_or_skip(self.id(), self.record(now)?))
     }
 }
 
-/// A message as it stands in the outbox, read for dispatch.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) email: Email,
-    pub(crate) purpose: Purpose,
-    pub(crate) customer: CustomerId,
-    pub(crate) campaign: Option<String>,
-    pub(crate) attempt: i64,
-    pub(crate) max_attempts: i64,
-    pub(crate) crash_count: i64,
-    pub(crate) maybe_sent: bool,
-    pub(crate) send_started_at: Option<Timestamp>,
-    pub(crate) delivery: Option<DeliveryState>,
-}
-
-impl Entry {
-    pub(crate) fn read(r: &Record) -> Result<Self> {
-        fn document<T: for<'de> Deserialize<'de>>(r: &Record, field: &'static str) -> Result<T> {
-            let json = r
-                .get(field)
-                .and_then(Value::as_json)
-                .ok_or_else(|| r.damaged(field))?;
-            T::deserialize(json).map_err(|_| r.damaged(field))
-        }
-        Ok(Self {
-            email: document(r, "message")?,
-            purpose: document(r, "purpose")?,
-            customer: r.uuid("customer_id")?.into(),
-            campaign: r.get("campaign").and_then(Value::as_str).map(str::to_owned),
-            attempt: r.int("attempt")?,
-            max_attempts: r.int("max_attempts")?,
-            crash_count: r.int("crash_count")?,
-            maybe_sent: r.bool("maybe_sent")?,
-            send_started_at: r.get("send_started_at").and_then(Value::as_timestamp),
-            delivery: delivery(r)?,
-        })
-    }
-}
-
-/// How far the message of a record is known to have come.
-pub(crate) fn delivery(r: &Record) -> Result<Option<DeliveryState>> {
-    r.get("delivery")
-        .and_then(Value::as_str)
-        .map(|text| text.parse().map_err(|_| r.damaged("delivery")))
-        .transpose()
-}
-
-/// Joins what is known already with something new: any order, any repetition, one result.
-pub(crate) fn join_delivery(r: &mut Record, news: DeliveryState) -> Result<DeliveryState> {
-    let joined = delivery(r)?.map_or(news, |known| known.join(news));
-    r.set("delivery", joined.as_str())?;
-    Ok(joined)
-}
-
-/// Where a message stands whose own end is not known, after news from outside: what a vendor took is sent, and what is
-/// sent is not repeated.
-pub(crate) fn resolved(state: OutboxState, maybe_sent: bool, known: Option<DeliveryState>) -> OutboxState {
-    let open = state == OutboxState::Unknown || (state == OutboxState::Queued && maybe_sent);
-    match known {
-        Some(DeliveryState::Accepted | DeliveryState::Delivered | DeliveryState::Complained) if open => {
-            OutboxState::Sent
-        }
-        Some(DeliveryState::Failed | DeliveryState::Refused) if open => OutboxState::Failed,
-        _ => state,
-    }
-}
-
-/// What the outside may know of a message in the outbox: where it stands and why, without content.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OutboxEntry {
-    /// The message's id.
-    pub id: MessageId,
-    /// To whom.
-    pub customer_id: CustomerId,
-    /// Where it stands.
-    pub state: OutboxState,
-    /// How often it was tried.
-    pub attempt: i64,
-    /// When it is tried next, while it waits.
-    pub run_at: Timestamp,
-    /// The campaign, if it belongs to one.
-    pub campaign: Option<String>,
-    /// Who took it.
-    pub provider: Option<String>,
-    /// The provider's reference.
-    pub provider_ref: Option<String>,
-    /// How far it is known to have come: what the dispatcher knows and news from outside, joined.
-    pub delivery: Option<DeliveryState>,
-    /// When it arrived, as the provider says; the earliest such news counts.
-    pub delivered_at: Option<Timestamp>,
-    /// What went wrong last.
-    pub last_error: Option<String>,
-}
-
-impl OutboxEntry {
-    pub(crate) fn read(stored: &Stored) -> Result<Self> {
-        let r = &stored.record;
-        let text = |field: &str| r.get(field).and_then(Value::as_str).map(str::to_owned);
-        Ok(Self {
-            id: stored.id.into(),
-            customer_id: r.uuid("customer_id")?.into(),
-            state: OutboxState::parse(r.text("state")?).ok_or_else(|| r.damaged("state"))?,
-            attempt: r.int("attempt")?,
-            run_at: r.timestamp("run_at")?,
-            campaign: text("campaign"),
-            provider: text("provider"),
-            provider_ref: text("provider_ref"),
-            delivery: delivery(r)?,
-            delivered_at: r.get("delivered_at").and_then(Value::as_timestamp),
-            last_error: text("last_error"),
-        })
-    }
+pub(crate) fn json(field: &'static str, value: &impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|e| {
+        Error::invalid("cannot be written as JSON")
+            .with("field", field)
+            .source(e)
+    })
 }

@@ -1,0 +1,108 @@
+//! Taking messages out of the queue, and keeping them.
+
+use crm_core::query::{Assign, Claim, Filter, Order};
+use crm_core::record::Stored;
+use crm_core::{Context, Result, Uuid};
+
+use super::Dispatcher;
+use crate::outbox::{OUTBOX, OutboxState, Priority};
+
+/// What a claim brought.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    pub(super) stored: Vec<Stored>,
+    /// How many of them another dispatcher died with.
+    pub(super) rescued: u64,
+}
+
+impl Dispatcher {
+    /// Takes up to `limit` messages: first what another dispatcher died with, then what is due, the most urgent first.
+    ///
+    /// Who died with a message in its hands is counted on the message. Those that were rescued before come one at a time:
+    /// when one of them takes this process down as well, only that one is counted again, so that it alone is given up.
+    pub(super) async fn claim(&self, ctx: &Context, rescue: bool, limit: u32) -> Result<Claimed> {
+        let token = self.ids.fresh();
+        let mut claimed = Claimed::default();
+        let room =
+            |claimed: &Claimed| limit.saturating_sub(u32::try_from(claimed.stored.len()).unwrap_or(u32::MAX));
+        if rescue {
+            let now = self.now();
+            let gone = |filter: Filter| {
+                Filter::eq("state", OutboxState::Leased.as_str())
+                    .and(Filter::le("lease_until", now))
+                    .and(filter)
+            };
+            for (which, most) in [
+                (Filter::eq("crash_count", 0_i64), limit),
+                (Filter::gt("crash_count", 0_i64), 1),
+            ] {
+                let most = most.min(room(&claimed));
+                if most > 0 {
+                    let more = [Assign::Add("crash_count", 1)];
+                    let found = self
+                        .take(ctx, token, gone(which), "lease_until", most, &more)
+                        .await?;
+                    claimed.stored.extend(found);
+                }
+            }
+            claimed.rescued = claimed.stored.len() as u64;
+        }
+        for priority in Priority::TAKEN {
+            let most = room(&claimed);
+            if most == 0 {
+                break;
+            }
+            let due = Filter::eq("state", OutboxState::Queued.as_str())
+                .and(Filter::eq("priority", priority.level()))
+                .and(Filter::le("run_at", self.now()));
+            let found = self.take(ctx, token, due, "run_at", most, &[]).await?;
+            claimed.stored.extend(found);
+        }
+        Ok(claimed)
+    }
+
+    async fn take(
+        &self,
+        ctx: &Context,
+        token: Uuid,
+        due: Filter,
+        order: &str,
+        limit: u32,
+        more: &[Assign],
+    ) -> Result<Vec<Stored>> {
+        let mut assign = vec![
+            Assign::Set("state", OutboxState::Leased.as_str().into()),
+            Assign::Set("lease_token", token.into()),
+            Assign::Set("lease_until", self.lease_end(self.now()).into()),
+        ];
+        assign.extend_from_slice(more);
+        let order = vec![Order {
+            field: order.to_owned(),
+            descending: false,
+        }];
+        let claim = Claim {
+            due,
+            order,
+            limit,
+            assign,
+        };
+        self.store.claim(ctx, &OUTBOX, &claim).await
+    }
+
+    /// Renews the leases of these records, held under these tokens. Answers those that are still ours, as they are now.
+    pub(super) async fn beat(&self, ctx: &Context, held: &[(Uuid, Uuid)]) -> Result<Vec<Stored>> {
+        let ours = Filter::one_of("id", held.iter().map(|(id, _)| *id))
+            .and(Filter::one_of(
+                "lease_token",
+                held.iter().map(|(_, token)| *token),
+            ))
+            .and(Filter::eq("state", OutboxState::Leased.as_str()));
+        let claim = Claim {
+            due: ours,
+            order: Vec::new(),
+            limit: u32::try_from(held.len()).unwrap_or(u32::MAX).clamp(1, 10_000),
+            assign: vec![Assign::Set("lease_until", self.lease_end(self.now()).into())],
+        };
+        self.store.claim(ctx, &OUTBOX, &claim).await
+    }
+}

@@ -1,0 +1,615 @@
+//! The work on one tenant's messages: claims, permissions, hand-overs and ends go on side by side, so that none waits for
+//! the slowest, and what comes in while the store is busy is written together afterwards.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crm_core::record::Stored;
+use crm_core::{Context, Error, ErrorKind, Result, Timestamp, Uuid};
+use futures_util::FutureExt as _;
+use futures_util::future::{AbortHandle, BoxFuture, abortable};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::begin::{Begun, Job};
+use super::claim::Claimed;
+use super::commit::Lease;
+use super::hand::{Handed, Parcel, bundled};
+use super::report::{Done, TickReport};
+use super::settle::{Settled, What};
+use super::{Dispatcher, SECOND};
+use crate::outbox::Entry;
+
+/// How many ends go into one unit of work at most.
+const TOGETHER: usize = 256;
+
+/// What a pump works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feed {
+    /// One batch, to its end.
+    Once,
+    /// Whatever comes, until it is told to stop.
+    Forever,
+}
+
+enum Event {
+    Claimed(Result<Claimed>),
+    Slots(OwnedSemaphorePermit, bool),
+    Begun(Begun, OwnedSemaphorePermit),
+    Handed(Vec<Handed>),
+    Settled(Vec<Settled>, Vec<OwnedSemaphorePermit>),
+    Unreadable(Uuid, Done),
+    Beaten(Vec<Uuid>, Result<Vec<Stored>>),
+    BeatDue,
+    SweepDue,
+    Rested,
+    Grace,
+    Stopped,
+    Aborted,
+}
+
+/// A message that is being handed over.
+struct Sending {
+    job: Job,
+    slot: OwnedSemaphorePermit,
+    abort: AbortHandle,
+}
+
+/// A message whose end is to be written, with its slot when it was begun.
+struct Ended {
+    job: Job,
+    what: What,
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+/// What is under way: at most one of each.
+#[derive(Default)]
+struct Busy {
+    claiming: bool,
+    asking: bool,
+    beginning: bool,
+    settling: bool,
+    beating: bool,
+    /// Being written as unreadable.
+    unreadable: usize,
+}
+
+pub(super) struct Pump<'a> {
+    d: &'a Dispatcher,
+    ctx: &'a Context,
+    feed: Feed,
+    /// How many slots this tenant may have.
+    share: usize,
+    flights: FuturesUnordered<BoxFuture<'a, Event>>,
+    queue: VecDeque<Job>,
+    sending: HashMap<Uuid, Sending>,
+    ended: Vec<Ended>,
+    slots: Option<(OwnedSemaphorePermit, bool)>,
+    /// Keys of which a message is begun and not settled: the next one waits.
+    in_order: HashSet<String>,
+    busy: Busy,
+    stopping: bool,
+    fed: bool,
+    resting: bool,
+    beat_due: bool,
+    sweep: bool,
+    report: TickReport,
+    wrong: Option<Error>,
+}
+
+impl<'a> Pump<'a> {
+    pub(super) fn new(
+        d: &'a Dispatcher,
+        ctx: &'a Context,
+        feed: Feed,
+        share: usize,
+        mut stop: watch::Receiver<bool>,
+    ) -> Self {
+        let pump = Self {
+            d,
+            ctx,
+            feed,
+            share: share.max(1),
+            flights: FuturesUnordered::new(),
+            queue: VecDeque::new(),
+            sending: HashMap::new(),
+            ended: Vec::new(),
+            slots: None,
+            in_order: HashSet::new(),
+            busy: Busy::default(),
+            stopping: false,
+            fed: false,
+            resting: false,
+            beat_due: false,
+            sweep: true,
+            report: TickReport::default(),
+            wrong: None,
+        };
+        pump.flights.push(
+            async move {
+                // A sender that is gone never says stop.
+                if stop.wait_for(|stop| *stop).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                Event::Stopped
+            }
+            .boxed(),
+        );
+        pump.wait(d.settings.lease / 3, Event::BeatDue);
+        pump
+    }
+
+    fn wait(&self, time: std::time::Duration, event: Event) {
+        self.flights.push(
+            async move {
+                tokio::time::sleep(time).await;
+                event
+            }
+            .boxed(),
+        );
+    }
+
+    /// Works until there is nothing more to do. Dropped, it is a crash, which the leases are made for.
+    pub(super) async fn work(mut self) -> Result<TickReport> {
+        loop {
+            self.plan();
+            if self.is_done() {
+                return match self.wrong {
+                    Some(error) => Err(error),
+                    None => Ok(self.report),
+                };
+            }
+            if let Some(event) = self.flights.next().await {
+                self.hear(event);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let busy = &self.busy;
+        let idle = !busy.claiming
+            && !busy.beginning
+            && !busy.settling
+            && !busy.beating
+            && busy.unreadable == 0
+            && self.queue.is_empty()
+            && self.sending.is_empty()
+            && self.ended.is_empty();
+        idle && (self.stopping || (self.feed == Feed::Once && self.fed))
+    }
+
+    /// Starts whatever can be started now.
+    fn plan(&mut self) {
+        let busy = &self.busy;
+        // A heartbeat moves the versions, so nothing else may be writing, and it goes first when it is due.
+        if self.beat_due {
+            if !busy.beginning && !busy.settling && !busy.beating {
+                self.beat();
+            }
+            return;
+        }
+        if busy.beating {
+            return;
+        }
+        if self.stopping && !busy.beginning {
+            self.slots = None;
+            for job in self.queue.drain(..) {
+                self.ended.push(Ended {
+                    job,
+                    what: What::Release,
+                    slot: None,
+                });
+            }
+        }
+        if !self.busy.settling && !self.ended.is_empty() {
+            self.settle();
+        }
+        if self.stopping {
+            return;
+        }
+        if self.slots.is_some() && !self.busy.beginning {
+            self.begin();
+        }
+        if self.slots.is_none() && !self.busy.asking && !self.busy.beginning {
+            self.ask();
+        }
+        let low = self.queue.len() * 2 <= self.d.settings.batch as usize;
+        let hungry = match self.feed {
+            Feed::Once => !self.fed,
+            Feed::Forever => !self.resting && low,
+        };
+        if hungry && !self.busy.claiming {
+            self.claim();
+        }
+    }
+
+    fn claim(&mut self) {
+        let (d, ctx, rescue) = (self.d, self.ctx, self.sweep);
+        let held = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        let room = d.settings.batch.saturating_sub(held).max(1);
+        self.busy.claiming = true;
+        self.sweep = false;
+        self.flights
+            .push(async move { Event::Claimed(d.claim(ctx, rescue, room).await) }.boxed());
+    }
+
+    /// The messages that may be begun now: none whose key is busy, and of those with the same key the first.
+    fn eligible(&self) -> Vec<Uuid> {
+        let mut first: HashMap<&str, (Timestamp, Uuid)> = HashMap::new();
+        for place in self.queue.iter().filter_map(|job| job.entry.order.as_ref()) {
+            let at = first.entry(&place.key).or_insert(place.at);
+            *at = place.at.min(*at);
+        }
+        self.queue
+            .iter()
+            .filter(|job| match &job.entry.order {
+                None => true,
+                Some(place) => {
+                    !self.in_order.contains(&place.key) && first.get(place.key.as_str()) == Some(&place.at)
+                }
+            })
+            .map(|job| job.lease.id)
+            .take(self.d.settings.concurrency)
+            .collect()
+    }
+
+    /// A message that was rescued is handed over alone: when it takes the process down, nothing else is in doubt.
+    fn on_trial(&self, id: Uuid) -> bool {
+        self.queue
+            .iter()
+            .any(|job| job.lease.id == id && job.entry.crash_count > 0)
+    }
+
+    /// Waits for room, in line with the other tenants.
+    fn ask(&mut self) {
+        let eligible = self.eligible();
+        let Some(first) = eligible.first() else {
+            return;
+        };
+        let (all, slots) = (self.d.settings.concurrency, self.d.slots.clone());
+        let alone = self.on_trial(*first);
+        let wanted = match alone {
+            true => all,
+            false => {
+                let room = self.share.saturating_sub(self.sending.len()).max(1);
+                eligible.len().min(room)
+            }
+        };
+        self.busy.asking = true;
+        self.flights.push(
+            async move {
+                let many = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                let first = if alone { all } else { 1 };
+                let Ok(mut permit) = slots.clone().acquire_many_owned(many(first)).await else {
+                    return Event::Aborted; // never closed
+                };
+                let more = wanted.saturating_sub(first).min(slots.available_permits());
+                if more > 0
+                    && let Ok(rest) = slots.try_acquire_many_owned(many(more))
+                {
+                    permit.merge(rest);
+                }
+                Event::Slots(permit, alone)
+            }
+            .boxed(),
+        );
+    }
+
+    fn begin(&mut self) {
+        let Some((permit, alone)) = self.slots.take() else {
+            return;
+        };
+        let most = if alone { 1 } else { permit.num_permits() };
+        let chosen: HashSet<Uuid> = self
+            .eligible()
+            .into_iter()
+            .filter(|id| self.on_trial(*id) == alone)
+            .take(most)
+            .collect();
+        if chosen.is_empty() {
+            return;
+        }
+        let (jobs, rest) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition::<Vec<_>, _>(|job| chosen.contains(&job.lease.id));
+        self.queue = rest.into();
+        let keys = jobs.iter().filter_map(|job| job.entry.order.as_ref());
+        self.in_order.extend(keys.map(|place| place.key.clone()));
+        let (d, ctx) = (self.d, self.ctx);
+        self.busy.beginning = true;
+        self.flights
+            .push(async move { Event::Begun(d.begin(ctx, jobs).await, permit) }.boxed());
+    }
+
+    fn settle(&mut self) {
+        let keep = self.ended.len().saturating_sub(TOGETHER);
+        let ended = self.ended.split_off(keep);
+        let (d, ctx) = (self.d, self.ctx);
+        self.busy.settling = true;
+        let (ending, slots): (Vec<_>, Vec<_>) = ended
+            .into_iter()
+            .map(|ended| ((ended.job, ended.what), ended.slot))
+            .unzip();
+        let slots = slots.into_iter().flatten().collect();
+        self.flights
+            .push(async move { Event::Settled(d.settle(ctx, ending).await, slots) }.boxed());
+    }
+
+    fn leases(&mut self) -> impl Iterator<Item = &mut Lease> {
+        let queued = self.queue.iter_mut().map(|job| &mut job.lease);
+        let sending = self.sending.values_mut().map(|sending| &mut sending.job.lease);
+        let ended = self.ended.iter_mut().map(|ended| &mut ended.job.lease);
+        queued.chain(sending).chain(ended)
+    }
+
+    fn beat(&mut self) {
+        self.beat_due = false;
+        self.wait(self.d.settings.lease / 3, Event::BeatDue);
+        let held: Vec<(Uuid, Uuid)> = self
+            .leases()
+            .filter_map(|lease| Some((lease.id, lease.record.uuid("lease_token").ok()?)))
+            .collect();
+        if held.is_empty() {
+            return;
+        }
+        let (d, ctx) = (self.d, self.ctx);
+        self.busy.beating = true;
+        self.flights.push(
+            async move {
+                let stored = d.beat(ctx, &held).await;
+                Event::Beaten(held.into_iter().map(|(id, _)| id).collect(), stored)
+            }
+            .boxed(),
+        );
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Claimed(claimed) => {
+                self.busy.claiming = false;
+                self.fed = true;
+                match claimed {
+                    Ok(claimed) => self.take(claimed),
+                    Err(error) => self.no_claim(error),
+                }
+            }
+            Event::Slots(permit, alone) => {
+                self.busy.asking = false;
+                self.slots = Some((permit, alone));
+            }
+            Event::Begun(begun, permit) => {
+                self.busy.beginning = false;
+                self.hand_over(begun, permit);
+            }
+            Event::Handed(handed) => handed.into_iter().for_each(|handed| self.handed(handed)),
+            Event::Settled(settled, slots) => {
+                self.busy.settling = false;
+                drop(slots);
+                settled.into_iter().for_each(|settled| self.settled(settled));
+            }
+            Event::Unreadable(id, done) => {
+                self.busy.unreadable -= 1;
+                self.report.count(id.into(), done);
+            }
+            Event::Beaten(held, stored) => {
+                self.busy.beating = false;
+                match stored {
+                    Ok(stored) => self.beaten(&held, stored),
+                    Err(error) => tracing::warn!(%error, "a heartbeat failed"),
+                }
+            }
+            Event::BeatDue => self.beat_due = true,
+            Event::SweepDue => self.sweep = true,
+            Event::Rested => self.resting = false,
+            Event::Stopped => {
+                self.stopping = true;
+                self.wait(self.d.settings.grace, Event::Grace);
+            }
+            Event::Grace => self.cut_short(),
+            Event::Aborted => {}
+        }
+    }
+
+    fn take(&mut self, claimed: Claimed) {
+        let (d, ctx) = (self.d, self.ctx);
+        self.report.claimed += claimed.stored.len() as u64;
+        self.report.rescued += claimed.rescued;
+        if self.feed == Feed::Forever {
+            if claimed.stored.is_empty() {
+                self.rest(d.settings.idle);
+            }
+            if claimed.rescued > 0 {
+                self.sweep = true; // those that come one at a time
+            } else if !self.sweep {
+                self.wait(d.settings.lease / 6, Event::SweepDue);
+            }
+        }
+        for stored in claimed.stored {
+            let lease = Lease::of(stored);
+            match Entry::read(lease.id, &lease.record) {
+                Ok(entry) => self.queue.push_back(Job { lease, entry }),
+                Err(error) => {
+                    self.busy.unreadable += 1;
+                    let id = lease.id;
+                    self.flights.push(
+                        async move { Event::Unreadable(id, d.end_unreadable(ctx, lease, &error).await) }
+                            .boxed(),
+                    );
+                }
+            }
+        }
+    }
+
+    fn rest(&mut self, time: std::time::Duration) {
+        if !self.resting {
+            self.resting = true;
+            self.wait(time, Event::Rested);
+        }
+    }
+
+    fn no_claim(&mut self, error: Error) {
+        self.sweep = true;
+        match self.feed {
+            Feed::Forever if error.is_retryable() => {
+                tracing::warn!(%error, "the outbox cannot be read; trying again");
+                self.rest(self.d.settings.idle.max(SECOND));
+            }
+            _ => {
+                self.wrong = Some(error);
+                self.stopping = true;
+            }
+        }
+    }
+
+    fn hand_over(&mut self, begun: Begun, mut permit: OwnedSemaphorePermit) {
+        let mut parcels = Vec::with_capacity(begun.go.len());
+        let mut jobs = HashMap::with_capacity(begun.go.len());
+        for go in begun.go {
+            let id = go.job.lease.id;
+            if let Some(slot) = permit.split(1) {
+                jobs.insert(id, (go.job, slot));
+            }
+            parcels.push(Parcel {
+                id,
+                permitted: go.permitted,
+                route: go.route,
+            });
+        }
+        let ctx = self.ctx;
+        let (bundles, single) = bundled(parcels);
+        let bundles = bundles.into_iter().map(|bundle| {
+            let ids: Vec<Uuid> = bundle.ids().collect();
+            (ids, async move { bundle.hand_over(ctx).await }.boxed())
+        });
+        let single = single.into_iter().map(|parcel| {
+            let id = parcel.id;
+            (vec![id], async move { vec![parcel.hand_over(ctx).await] }.boxed())
+        });
+        for (ids, flight) in bundles
+            .chain(single)
+            .collect::<Vec<(Vec<Uuid>, BoxFuture<'a, Vec<Handed>>)>>()
+        {
+            let (flight, abort) = abortable(flight);
+            for id in ids {
+                if let Some((job, slot)) = jobs.remove(&id) {
+                    let abort = abort.clone();
+                    self.sending.insert(id, Sending { job, slot, abort });
+                }
+            }
+            self.flights.push(
+                flight
+                    .map(|handed| handed.map_or(Event::Aborted, Event::Handed))
+                    .boxed(),
+            );
+        }
+        for (job, what) in begun.ended {
+            self.ended.push(Ended {
+                job,
+                what,
+                slot: None,
+            });
+        }
+        for job in begun.again {
+            self.free(job.entry.order.as_ref().map(|place| place.key.as_str()));
+            self.queue.push_front(job);
+        }
+        for (job, done) in begun.gone {
+            self.free(job.entry.order.as_ref().map(|place| place.key.as_str()));
+            self.report.count(job.lease.id.into(), done);
+        }
+    }
+
+    fn free(&mut self, key: Option<&str>) {
+        if let Some(key) = key {
+            self.in_order.remove(key);
+        }
+    }
+
+    fn handed(&mut self, handed: Handed) {
+        // One whose lease was lost meanwhile is nobody's here.
+        let Some(Sending { mut job, slot, .. }) = self.sending.remove(&handed.id) else {
+            return;
+        };
+        let what = self.d.judge(&mut job, handed.provider, handed.answer);
+        self.ended.push(Ended {
+            job,
+            what,
+            slot: Some(slot),
+        });
+    }
+
+    fn settled(&mut self, settled: Settled) {
+        self.report.count(settled.id.into(), settled.done);
+        self.free(settled.order.as_deref());
+        let (Some(key), Some(at)) = (settled.order, settled.again) else {
+            return;
+        };
+        // What goes after it waits with it.
+        let (wait, rest): (Vec<Job>, Vec<Job>) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition(|job| job.entry.order.as_ref().is_some_and(|place| place.key == key));
+        self.queue = rest.into();
+        let why = "an earlier message goes first";
+        self.ended.extend(wait.into_iter().map(|job| Ended {
+            job,
+            what: What::snooze(at, why),
+            slot: None,
+        }));
+    }
+
+    fn beaten(&mut self, held: &[Uuid], stored: Vec<Stored>) {
+        let d = self.d;
+        let mut ours: HashMap<Uuid, Stored> = stored.into_iter().map(|s| (s.id, s)).collect();
+        let mut lost: HashSet<Uuid> = held.iter().copied().collect();
+        for lease in self.leases() {
+            if let Some(stored) = ours.remove(&lease.id) {
+                lost.remove(&lease.id);
+                lease.version = stored.version;
+                if let Err(error) = d.take_over(&mut lease.record, &stored.record) {
+                    tracing::warn!(message = %lease.id, %error, "what came in meanwhile cannot be read");
+                }
+            }
+        }
+        if lost.is_empty() {
+            return;
+        }
+        // Whoever has them now decides about them.
+        let mut gone: Vec<Job> = Vec::new();
+        let (left, queue): (Vec<Job>, Vec<Job>) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition(|job| lost.contains(&job.lease.id));
+        self.queue = queue.into();
+        gone.extend(left);
+        let (left, ended): (Vec<Ended>, Vec<Ended>) = std::mem::take(&mut self.ended)
+            .into_iter()
+            .partition(|ended| lost.contains(&ended.job.lease.id));
+        self.ended = ended;
+        gone.extend(left.into_iter().map(|ended| ended.job));
+        for id in &lost {
+            if let Some(sending) = self.sending.remove(id) {
+                sending.abort.abort();
+                gone.push(sending.job);
+            }
+        }
+        for job in gone {
+            tracing::warn!(message = %job.lease.id, "another dispatcher took the message over");
+            self.free(job.entry.order.as_ref().map(|place| place.key.as_str()));
+            self.report.count(job.lease.id.into(), Done::LeaseLost);
+        }
+    }
+
+    /// Patience is over: what is still being sent is not waited for, and nobody knows what became of it.
+    fn cut_short(&mut self) {
+        for (_, sending) in std::mem::take(&mut self.sending) {
+            sending.abort.abort();
+            let mut job = sending.job;
+            let why = "the dispatcher stopped before the answer came";
+            let lost = Error::new(ErrorKind::Timeout, why).effect_unknown();
+            let what = self.d.judge(&mut job, None, Err(lost));
+            self.ended.push(Ended {
+                job,
+                what,
+                slot: Some(sending.slot),
+            });
+        }
+    }
+}
