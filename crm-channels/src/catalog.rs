@@ -5,7 +5,7 @@ use crm_core::memory::{MemorySms, MemoryVoice};
 use crm_core::registry::Catalog;
 
 /// Adds the providers of this crate to a catalogue, for each capability by the scheme of their URL: mailers `smtp`,
-/// `smtps`, `file`, `memory`, `record`; SMS senders and voice callers `twilio`, `memory`. What was left out when compiling
+/// `smtps`, `file`, `memory`, `record`; SMS senders and voice callers `twilio`, `aliyun`, `memory`. What was left out when compiling
 /// answers with its feature.
 pub fn register(catalog: &mut Catalog) {
     crate::mail::register(catalog);
@@ -25,6 +25,18 @@ pub fn register(catalog: &mut Catalog) {
         catalog.register::<dyn VoiceCaller, _, _>("twilio", |url| async move {
             let config = TwilioConfig::from_url(&url)?;
             Ok(Arc::new(TwilioVoice::build("twilio", config)?) as Arc<dyn VoiceCaller>)
+        });
+    }
+    #[cfg(feature = "aliyun")]
+    {
+        use crate::aliyun::{AliyunConfig, AliyunSms, AliyunVoice};
+        catalog.register::<dyn SmsSender, _, _>("aliyun", |url| async move {
+            let config = AliyunConfig::from_url(&url)?;
+            Ok(Arc::new(AliyunSms::build("aliyun", config)?) as Arc<dyn SmsSender>)
+        });
+        catalog.register::<dyn VoiceCaller, _, _>("aliyun", |url| async move {
+            let config = AliyunConfig::from_url(&url)?;
+            Ok(Arc::new(AliyunVoice::build("aliyun", config)?) as Arc<dyn VoiceCaller>)
         });
     }
     for (scheme, feature) in [("twilio", "twilio"), ("aliyun", "aliyun")] {

@@ -11,6 +11,8 @@
 //!   the vendors that a file describes)
 //! - `testkit`: servers that behave as the vendors do, and misbehave on demand (feature `testkit`)
 
+#[cfg(feature = "aliyun")]
+pub mod aliyun;
 mod campaign;
 mod catalog;
 pub mod dispatch;

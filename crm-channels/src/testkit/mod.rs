@@ -1,5 +1,5 @@
-//! Servers that behave as the vendors do, and misbehave on demand (feature `testkit`): [`FakeTwilio`], and
-//! [`VendorServer`] for vendors of your own. They listen on loopback only.
+//! Servers that behave as the vendors do, and misbehave on demand (feature `testkit`): [`FakeTwilio`],
+//! [`FakeAliyun`], and [`VendorServer`] for vendors of your own. They listen on loopback only.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -19,8 +19,10 @@
     clippy::indexing_slicing
 )]
 
+mod aliyun;
 mod server;
 mod twilio;
 
+pub use aliyun::{FakeAliyun, TakenByAliyun};
 pub use server::{Fault, Heard, Reply, VendorServer};
 pub use twilio::{FakeTwilio, TakenByTwilio};

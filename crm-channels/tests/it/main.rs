@@ -9,6 +9,8 @@
     clippy::print_stdout
 )]
 
+#[cfg(all(feature = "aliyun", feature = "testkit"))]
+mod aliyun;
 mod campaign;
 mod common;
 mod crash;
