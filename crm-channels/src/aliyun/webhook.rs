@@ -69,7 +69,7 @@ impl AliyunWebhook {
         let last = request
             .url
             .path_segments()
-            .and_then(|parts| parts.filter(|part| !part.is_empty()).next_back());
+            .and_then(|mut parts| parts.rfind(|part| !part.is_empty()));
         last.is_some_and(|last| hmac::verify(&self.key, last.as_bytes(), self.expected.as_ref()).is_ok())
     }
 

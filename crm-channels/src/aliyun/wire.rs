@@ -42,7 +42,11 @@ pub(super) fn voice_number(number: &PhoneNumber) -> String {
 fn is_mobile(digits: &str) -> bool {
     digits.len() == 11
         && digits.starts_with('1')
-        && digits.bytes().nth(1).is_some_and(|b| (b'3'..=b'9').contains(&b))
+        && digits
+            .as_bytes()
+            .get(1)
+            .copied()
+            .is_some_and(|b| (b'3'..=b'9').contains(&b))
 }
 
 /// A number as receipts have it. What looks like a mobile number of the mainland is one.
