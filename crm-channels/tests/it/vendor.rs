@@ -66,6 +66,7 @@ pub fn recordings(vendor: &str) -> Vec<String> {
 }
 
 /// What a test needs is not there: said loudly, and a failure where everything must be.
+#[allow(clippy::print_stderr)]
 pub fn skip(what: &str) {
     assert!(std::env::var_os("OPEN_CRM_REQUIRE_BACKENDS").is_none(), "{what}");
     eprintln!("SKIPPED: {what}");
