@@ -157,20 +157,21 @@ impl Suppression {
     }
 
     fn named(mut self) -> Self {
-        self.id = named_id(&[
-            "suppression",
-            &self.address_key,
-            &self.scope.to_string(),
-            self.reason.as_str(),
-            self.channel.map_or("", Channel::as_str),
-            if self.expires_at.is_some() {
-                "for a time"
-            } else {
-                "for good"
-            },
-        ])
-        .into();
+        self.id = named_id(&["suppression", &self.address_key, &self.stored_scope()]).into();
         self
+    }
+
+    /// The scope as it is stored, with all that makes it another suppression of the same address behind it: the unique
+    /// index is over this text.
+    fn stored_scope(&self) -> String {
+        let Self { scope, reason, .. } = self;
+        let channel = self.channel.map_or("every channel", Channel::as_str);
+        let time = if self.expires_at.is_some() {
+            "for a time"
+        } else {
+            "for good"
+        };
+        format!("{scope}|{}|{channel}|{time}", reason.as_str())
     }
 
     /// Whether messages of `purpose` by `channel` are kept back at `now`.
@@ -206,7 +207,7 @@ pub static SUPPRESSION: Schema = Schema {
         Field::new("channel", FieldType::Text).nullable(),
         Field::new("expires_at", FieldType::Timestamp).nullable(),
     ],
-    indexes: &[Index::new("crm_suppression_address", &["address_key"])],
+    indexes: &[Index::unique("crm_suppression_key", &["address_key", "scope"])],
 };
 
 impl Entity for Suppression {
@@ -222,7 +223,7 @@ impl Entity for Suppression {
             vec![
                 self.kind.as_str().into(),
                 self.address_key.as_str().into(),
-                self.scope.to_string().into(),
+                self.stored_scope().into(),
                 self.reason.as_str().into(),
                 self.created_at.into(),
                 self.channel.map(Channel::as_str).into(),
@@ -236,7 +237,13 @@ impl Entity for Suppression {
             id: stored.id.into(),
             kind: r.text("kind")?.parse().map_err(|_| r.damaged("kind"))?,
             address_key: r.text("address_key")?.to_owned(),
-            scope: r.text("scope")?.parse().map_err(|_| r.damaged("scope"))?,
+            scope: r
+                .text("scope")?
+                .split('|')
+                .next()
+                .unwrap_or_default()
+                .parse()
+                .map_err(|_| r.damaged("scope"))?,
             reason: SuppressionReason::parse(r.text("reason")?).ok_or_else(|| r.damaged("reason"))?,
             created_at: r.timestamp("created_at")?,
             channel: optional(r, "channel", |text| text.parse().ok())?,

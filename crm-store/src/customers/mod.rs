@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use crm_core::activity::{INTERACTION, ORDER};
 use crm_core::capability::{RecordStore, Reject};
-use crm_core::consent::{CONSENT_EVENT, OPT_IN, SEND_COUNT, SUPPRESSION};
+use crm_core::consent::{CONSENT_EVENT, OPT_IN, PURPOSE, SEND_COUNT, SOFT_FAILURE, SUPPRESSION};
 use crm_core::customer::{
     CONTACT_POINT, CUSTOMER, CUSTOMER_ALIAS, ContactKind, Customer, Draft, EXTERNAL_REF, EmailAddress,
     ExternalRef, PhoneNumber,
@@ -87,7 +87,7 @@ pub use timeline::{Appended, Events};
 pub use undo::{Kept, KeptReason, UndoReport};
 
 /// What [`Customers`] stores, to be migrated together.
-pub static SCHEMAS: [&Schema; 26] = [
+pub static SCHEMAS: [&Schema; 28] = [
     &CUSTOMER,
     &CONTACT_POINT,
     &EXTERNAL_REF,
@@ -104,8 +104,10 @@ pub static SCHEMAS: [&Schema; 26] = [
     &IMPORT_ROW,
     &CONSENT_EVENT,
     &SUPPRESSION,
+    &PURPOSE,
     &OPT_IN,
     &SEND_COUNT,
+    &SOFT_FAILURE,
     &MERGE,
     &MERGE_IMAGE,
     &DISTINCT_PAIR,
