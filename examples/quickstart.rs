@@ -195,7 +195,7 @@ async fn main() -> Result<()> {
     let bar = steps.next("letters to the best segment");
     let template = Template::new(
         "The new records are in",
-        "Hello {{ given_name|music lover }},\n\nyou are one of our best customers, so you hear it first: the new records are in.\n\nYour record shop\n",
+        "Hello {{ given_name | default('music lover') }},\n\nyou are one of our best customers, so you hear it first: the new records are in.\n\nYour record shop\n",
     )?;
     let from = Mailbox::new(EmailAddress::parse("shop@example.com")?, "The record shop")?;
     let segment = &found.segments[best];

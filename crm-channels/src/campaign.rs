@@ -14,7 +14,7 @@ use crm_core::{Context, Error, ErrorKind, Result, Timestamp, Uuid};
 
 use crate::Outreach;
 use crate::outbox::{OUTBOX, OutboxState, Outgoing};
-use crate::template::{Template, Text};
+use crate::template::{Escape, Part, Template, Variables, check_variables};
 
 /// How many members are looked at, and how many messages are queued, at once.
 const PAGE: u32 = 200;
@@ -64,7 +64,7 @@ impl CampaignPlan {
         }
     }
 
-    fn check(&self) -> Result<BTreeMap<String, Text>> {
+    fn check(&self) -> Result<BTreeMap<String, Part>> {
         self.purpose.validate()?;
         if self.name.trim().is_empty() || self.name.len() > 100 || self.name.chars().any(char::is_control) {
             return Err(Error::invalid(
@@ -74,7 +74,11 @@ impl CampaignPlan {
         }
         self.headers
             .iter()
-            .map(|(name, value)| Ok((name.clone(), Text::parse("headers", value)?)))
+            .map(|(name, value)| {
+                let part = Part::compile("headers", "", Escape::Header, value)?;
+                check_variables(&part, &[])?;
+                Ok((name.clone(), part))
+            })
             .collect()
     }
 }
@@ -355,7 +359,7 @@ impl Outreach {
         &self,
         ctx: &Context,
         plan: &CampaignPlan,
-        headers: &BTreeMap<String, Text>,
+        headers: &BTreeMap<String, Part>,
         ids: &[Uuid],
     ) -> Result<Looked> {
         let mut looked = Looked::default();
@@ -465,32 +469,32 @@ impl Outreach {
     fn compose(
         &self,
         plan: &CampaignPlan,
-        headers: &BTreeMap<String, Text>,
+        headers: &BTreeMap<String, Part>,
         customer: &Stored,
         address: EmailAddress,
     ) -> Result<Result<Email, String>> {
-        let email = address.as_str().to_owned();
-        let value = |name: &str| variable(&customer.record, customer.id, &email, name);
-        let made = || -> Result<Email, String> {
-            let (subject, text, html) = plan.template.render(&value)?;
-            let to = Mailbox {
-                address: address.clone(),
-                name: value("name").unwrap_or_default(),
-            };
-            let mut mail = Email::new(self.ids.fresh().into(), plan.from.clone(), to, &subject, &text);
-            mail.html = html;
+        let to = Mailbox {
+            name: full_name(&customer.record),
+            address,
+        };
+        let vars = variables(customer, &to);
+        let made = || -> Result<Email> {
+            let said = plan.template.email(language(&customer.record), &vars)?;
+            let mut mail = said.into_email(self.ids.fresh().into(), plan.from.clone(), to.clone());
             mail.reply_to = plan.reply_to.clone();
-            for (name, text) in headers {
-                mail.headers.insert(name.clone(), text.render(&value, false)?);
+            for (name, part) in headers {
+                mail.headers.insert(name.clone(), part.render(&vars)?);
             }
+            mail.validate()?;
             Ok(mail)
         };
-        let made = made();
-        if let Ok(mail) = &made {
-            mail.validate()
-                .map_err(|error| error.with("customer", customer.id))?;
+        match made() {
+            Ok(mail) => Ok(Ok(mail)),
+            Err(error) => match error.context("variable") {
+                Some(variable) => Ok(Err(variable.to_owned())),
+                None => Err(error.with("customer", customer.id)),
+            },
         }
-        Ok(made)
     }
 }
 
@@ -499,38 +503,55 @@ fn refuse_missing(missing: &[(String, CustomerId)]) -> Result<()> {
         return Ok(());
     };
     Err(Error::invalid(
-        "a variable of the template has no value for some; give a default as {{given_name|there}}",
+        "a variable of the template has no value for some; give a default as {{ given_name | default(\"there\") }}",
     )
     .with("variable", variable)
     .with("customers", missing.len())
     .with("first", customer))
 }
 
-/// The value of a variable for a customer.
-fn variable(r: &Record, id: Uuid, email: &str, name: &str) -> Option<String> {
-    let text = |field: &str| {
-        r.get(field)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-            .filter(|t| !t.is_empty())
-    };
-    if let Some(attribute) = name.strip_prefix("attributes.") {
-        return match r.get("attributes").and_then(Value::as_json)?.get(attribute)? {
-            serde_json::Value::String(text) => Some(text.clone()),
-            value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Some(value.to_string()),
-            _ => None,
-        };
+fn text<'r>(r: &'r Record, field: &str) -> Option<&'r str> {
+    r.get(field)
+        .and_then(Value::as_str)
+        .filter(|text| !text.trim().is_empty())
+}
+
+fn full_name(r: &Record) -> String {
+    match text(r, "display_name") {
+        Some(name) => name.to_owned(),
+        None => ["given_name", "family_name"]
+            .into_iter()
+            .filter_map(|field| text(r, field))
+            .collect::<Vec<_>>()
+            .join(" "),
     }
-    match name {
-        "customer_id" => Some(id.to_string()),
-        "email" => Some(email.to_owned()),
-        "name" => text("display_name").or_else(|| {
-            let parts: Vec<String> = ["given_name", "family_name"]
-                .into_iter()
-                .filter_map(text)
-                .collect();
-            (!parts.is_empty()).then(|| parts.join(" "))
-        }),
-        field => text(field),
+}
+
+/// The language the customer is written to in: the attribute `locale`, or `language`.
+fn language(r: &Record) -> &str {
+    let attributes = r.get("attributes").and_then(Value::as_json);
+    ["locale", "language"]
+        .into_iter()
+        .find_map(|name| attributes?.get(name)?.as_str())
+        .unwrap_or_default()
+}
+
+/// What a template may name, for one customer.
+fn variables<'a>(customer: &'a Stored, to: &'a Mailbox) -> Variables<'a> {
+    static NONE: serde_json::Value = serde_json::Value::Null;
+    let r = &customer.record;
+    let mut vars = Variables::new()
+        .text("customer_id", customer.id.to_string())
+        .text("email", to.address.as_str())
+        .text("name", to.name.as_str())
+        .json(
+            "attributes",
+            r.get("attributes").and_then(Value::as_json).unwrap_or(&NONE),
+        );
+    for field in ["given_name", "family_name", "city", "region", "country"] {
+        if let Some(text) = text(r, field) {
+            vars = vars.text(field, text);
+        }
     }
+    vars
 }

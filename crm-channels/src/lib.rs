@@ -23,7 +23,7 @@ pub mod mail;
 pub mod outbox;
 mod outreach;
 pub mod routing;
-mod template;
+pub mod template;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 #[cfg(feature = "twilio")]
@@ -34,4 +34,6 @@ pub use catalog::register;
 pub use dispatch::{Allowed, DispatchSettings, Dispatcher, Mode, ReconcileReport, Redirect, TickReport};
 pub use outbox::{Attempt, OUTBOX, OutboxEntry, OutboxState, Outgoing, Priority};
 pub use outreach::Outreach;
-pub use template::Template;
+pub use template::{
+    Encoding, PriceTable, Segments, TEMPLATE, Template, TemplateSource, Templates, Variables,
+};

@@ -110,7 +110,7 @@ async fn a_page_becomes_a_segment_becomes_a_mail() {
             .unwrap();
     }
     let from = Mailbox::new(EmailAddress::parse("shop@example.com").unwrap(), "Shop").unwrap();
-    let template = Template::new("News", "Hello {{ given_name|you }}").unwrap();
+    let template = Template::new("News", "Hello {{ given_name | default('you') }}").unwrap();
     let campaign = CampaignPlan::new(
         "spring",
         Audience::Segment(found.segments[often].id),

@@ -8,10 +8,13 @@ use crm_core::{Clock as _, CustomerId, ErrorKind};
 use crate::common::{World, email, mailbox, news};
 
 fn plan(audience: Audience) -> CampaignPlan {
-    let template = Template::new("Hello {{given_name}}", "Dear {{name}} of {{city|somewhere}}")
-        .unwrap()
-        .html("<p>{{attributes.plan}}</p>")
-        .unwrap();
+    let template = Template::new(
+        "Hello {{given_name}}",
+        "Dear {{name}} of {{ city | default(\"somewhere\") }}",
+    )
+    .unwrap()
+    .html("<p>{{attributes.plan}}</p>")
+    .unwrap();
     CampaignPlan::new(
         "spring",
         audience,
