@@ -21,6 +21,7 @@ use crate::dispatch::{DispatchSettings, Dispatcher, Mode};
 use crate::limits::RATE;
 use crate::outbox::{OUTBOX, OutboxEntry, Outgoing};
 use crate::routing::Providers;
+use crate::template::{TEMPLATE, Templates};
 
 /// Reaches customers: consent, campaigns, single messages, and the dispatcher that sends them. The default mode records
 /// instead of sending; [`Mode::Live`] is explicit.
@@ -66,6 +67,7 @@ pub struct Outreach {
     key: Option<AddressKey>,
     gate: Option<Arc<Gate>>,
     rules: GateRules,
+    templates: Templates,
     mode: Mode,
     settings: DispatchSettings,
 }
@@ -81,10 +83,13 @@ impl Consumer for Outreach {
     /// [`Outreach::address_key`] before use.
     fn bind(registry: &Registry) -> Result<Self> {
         Self::needs().check(registry)?;
+        let store: Arc<dyn RecordStore> = registry.get()?;
+        let (clock, ids) = (SystemClock::shared(), RandomIds::shared());
         Ok(Self {
-            store: registry.get()?,
-            clock: SystemClock::shared(),
-            ids: RandomIds::shared(),
+            templates: Templates::new(store.clone(), clock.clone(), ids.clone()),
+            store,
+            clock,
+            ids,
             providers: Providers::of(registry),
             key: None,
             gate: None,
@@ -141,7 +146,13 @@ impl Outreach {
         Ok(self.rebuilt())
     }
 
+    /// The templates in the store.
+    pub fn templates(&self) -> &Templates {
+        &self.templates
+    }
+
     fn rebuilt(mut self) -> Self {
+        self.templates = Templates::new(self.store.clone(), self.clock.clone(), self.ids.clone());
         self.gate = self.key.clone().and_then(|key| {
             let gate = Gate::new(self.store.clone(), self.clock.clone(), key).with_ids(self.ids.clone());
             // The rules were checked when they were given.
@@ -168,11 +179,12 @@ impl Outreach {
     }
 
     /// What it reads and writes.
-    pub fn schemas() -> [&'static Schema; 16] {
+    pub fn schemas() -> [&'static Schema; 17] {
         let [consent, suppression, alias, purpose, opt_in, count, failure] = Gate::schemas();
         [
             &OUTBOX,
             &RATE,
+            &TEMPLATE,
             consent,
             suppression,
             alias,

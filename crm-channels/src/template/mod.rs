@@ -192,6 +192,15 @@ impl Template {
     /// # Errors
     /// As [`Template::compile`].
     pub fn new(subject: &str, text: &str) -> Result<Self> {
+        Self::with_variables(&[], subject, text)
+    }
+
+    /// As [`Template::new`], but it may name these variables too, which the host gives when it is filled: `order` allows
+    /// `order.number`.
+    ///
+    /// # Errors
+    /// As [`Template::compile`].
+    pub fn with_variables(variables: &[&str], subject: &str, text: &str) -> Result<Self> {
         let email = EmailSource {
             subject: subject.to_owned(),
             text: text.to_owned(),
@@ -199,6 +208,7 @@ impl Template {
         };
         Self::compile(&TemplateSource {
             email: BTreeMap::from([(String::new(), email)]),
+            variables: variables.iter().map(|&name| name.to_owned()).collect(),
             ..TemplateSource::default()
         })
     }

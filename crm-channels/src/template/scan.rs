@@ -87,10 +87,8 @@ pub(super) fn scan(source: &str) -> Result<Option<Vec<Piece>>, Wrong> {
             }
         }
     }
-    if let Some(pieces) = &mut pieces {
-        if !rest.is_empty() {
-            pieces.push(Piece::Text(rest.to_owned()));
-        }
+    if let (Some(pieces), false) = (&mut pieces, rest.is_empty()) {
+        pieces.push(Piece::Text(rest.to_owned()));
     }
     Ok(pieces)
 }

@@ -55,8 +55,11 @@ pub struct Templates {
     store: Arc<dyn RecordStore>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
-    compiled: Arc<Mutex<HashMap<(TenantId, String, i64), Template>>>,
+    compiled: Arc<Mutex<HashMap<Key, Template>>>,
 }
+
+/// Tenant, name and version.
+type Key = (TenantId, String, i64);
 
 impl Templates {
     /// The templates in `store`.

@@ -12,7 +12,8 @@ use serde_json::Value as Json;
 ///
 /// let order = serde_json::json!({"number": 4711, "items": ["jacket", "boots"]});
 /// let vars = Variables::new().text("given_name", "Ana").json("order", &order);
-/// let template = Template::new("Order {{ order.number }}", "{% for i in order.items %}- {{ i }}\n{% endfor %}").unwrap();
+/// let items = "{% for i in order.items %}- {{ i }}\n{% endfor %}";
+/// let template = Template::with_variables(&["order"], "Order {{ order.number }}", items).unwrap();
 /// assert_eq!(template.email("en", &vars).unwrap().text, "- jacket\n- boots\n");
 /// ```
 #[derive(Clone, Default)]
