@@ -409,7 +409,12 @@ impl Conversation {
     }
 
     async fn data(&mut self) -> io::Result<Next> {
-        if self.mail.as_ref().is_none_or(|mail| mail.to.is_empty()) {
+        let nobody = self.mail.as_ref().is_none_or(|mail| mail.to.is_empty());
+        let told = locked(&self.state)
+            .faults
+            .iter()
+            .any(|(step, ..)| *step == SmtpStep::Data);
+        if nobody && !told {
             self.say("554 5.5.1 Error: no valid recipients").await?;
             return Ok(Next::GoOn);
         }
@@ -434,6 +439,10 @@ impl Conversation {
             return Ok(Next::GoOn);
         };
         mail.content = content;
+        if nobody {
+            self.say("554 5.5.1 Error: no valid recipients").await?;
+            return Ok(Next::GoOn);
+        }
         // Kept before it is acknowledged, as a server must; what it refuses it does not keep.
         let (at, refuses) = {
             let mut state = locked(&self.state);

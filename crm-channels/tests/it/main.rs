@@ -17,11 +17,9 @@ mod crash;
 mod dispatch;
 mod gate;
 mod inbound;
-#[cfg(feature = "smtp")]
-mod postfix;
+#[cfg(all(feature = "smtp", feature = "testkit"))]
+mod mail;
 #[cfg(all(feature = "twilio", feature = "testkit"))]
 mod twilio;
 #[cfg(feature = "testkit")]
 mod vendor;
-#[cfg(feature = "smtp")]
-mod wire;
