@@ -173,6 +173,8 @@ impl SmtpSink {
                     state.said.push(Vec::new());
                     state.said.len() - 1
                 };
+                // Answers to a group go out one by one, and must not wait for each other.
+                let _ = stream.set_nodelay(true);
                 let state = shared.clone();
                 conversations.spawn(async move {
                     // A client that goes away ends the conversation; what it said is kept.

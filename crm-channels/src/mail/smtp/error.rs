@@ -6,6 +6,7 @@ use std::time::Duration;
 use crm_core::message::Blame;
 use crm_core::{Error, ErrorKind, Retry};
 
+use super::super::status::EnhancedStatus;
 use super::link::Broken;
 use super::reply::Reply;
 
@@ -42,13 +43,10 @@ const GREYLIST: Duration = Duration::from_secs(300);
 /// A server that asks for more is asked again all the same.
 const LONGEST_WAIT: Duration = Duration::from_secs(6 * 3600);
 
-/// The enhanced status code (RFC 3463) at the start of a reply's text.
+/// The enhanced status code at the start of a reply's text, when it is of the reply's class.
 fn enhanced(code: u16, text: &str) -> Option<(u16, u16)> {
-    let word = text.split_whitespace().next()?;
-    let mut parts = word.split('.');
-    let class: u16 = parts.next()?.parse().ok()?;
-    let (subject, detail) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    (class == code / 100 && parts.next().is_none()).then_some((subject, detail))
+    let status: EnhancedStatus = text.split_whitespace().next()?.parse().ok()?;
+    (u16::from(status.class) == code / 100).then_some((status.subject, status.detail))
 }
 
 /// A server's words without addresses: they may end up in logs and on the timeline.
@@ -126,7 +124,7 @@ pub(super) fn classify(phase: Phase, code: u16, text: &str, recipient: &str) -> 
         }
         (500..600, Some((2, 1))) if at_address => (Invalid, "the mailbox is disabled", Recipient),
         (500..600, Some((2, 2))) => (Invalid, "the mailbox is full", RecipientForNow),
-        (500..600, Some((3, 4) | (6, _))) => (Invalid, "the server refuses the content", Content),
+        (500..600, Some((2, 3) | (3, 4) | (6, _))) => (Invalid, "the server refuses the content", Content),
         (500..600, Some((7, _))) => (PermissionDenied, "the server's policy refuses us", Sender),
         (500..600, Some((4, _))) => (Invalid, "the server finds no way to the recipient", Nobody),
         // Commands are ours, so what it does not understand is our fault.
@@ -311,7 +309,7 @@ mod tests {
         dot | 550 5.7.26 Unauthenticated email from shop.example is not accepted due to DMARC | permission denied | never | sender
         dot | 550 5.7.1 message is likely unsolicited mail | permission denied | never | sender
         dot | 552 5.3.4 too big | invalid input | never | content
-        dot | 552 5.2.3 Message size exceeds limit | invalid input | never | nobody
+        dot | 552 5.2.3 Message size exceeds limit | invalid input | never | content
         dot | 554 5.6.0 corrupt message | invalid input | never | content
         dot | 552 5.7.0 This message was blocked because its content presents a security issue | permission denied | never | sender
         dot | 554 delivery error: this user doesn't have an account | invalid input | never | nobody

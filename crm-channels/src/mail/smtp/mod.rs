@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use crm_core::capability::{MailCapability, Mailer};
-use crm_core::message::{Email, Permitted, Receipt};
+use crm_core::message::{Blame, Email, Permitted, Receipt};
 use crm_core::{
     Clock, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Secret, SystemClock,
 };
@@ -47,7 +47,7 @@ use converse::{Envelope, Letter, Talk};
 use error::scrub;
 use link::Link;
 use login::Door;
-use pool::{Pool, Turn};
+use pool::{Pool, Slot, Turn};
 use reply::Reply;
 
 /// A connection that was idle longer is not trusted any more; servers close after some minutes (RFC 5321, 4.5.3.2.7).
@@ -138,42 +138,44 @@ impl SmtpMailer {
     }
 
     async fn deliver(&self, ctx: &Context, letter: &Letter) -> Result<Reply> {
-        loop {
-            let Turn {
-                mut slot,
-                link,
-                opened,
-            } = self.turn(Some(ctx), Some(letter.envelope.clone())).await?;
-            let reused = link.is_some();
-            let mut link = match link {
-                Some(link) => link,
-                None => self.connect().await?,
-            };
-            let mut talk = Talk {
-                link: &mut link,
-                slot: &mut slot,
-                times: &self.times,
-                per_connection: self.config.per_connection,
-            };
-            let (answer, fit) = match talk.deliver(letter, opened).await {
-                Ok(reply) => (Ok(reply), true),
-                // The server closed a kept connection meanwhile, which shows at the first command.
-                Err(failed) if failed.stale && reused => {
-                    tracing::debug!(error = %failed.error, "a kept connection was gone");
-                    drop(slot);
-                    continue;
-                }
-                Err(failed) => (Err(failed.error), failed.fit),
-            };
-            if !fit {
-                drop(link);
-            } else if link.used >= self.config.per_connection {
-                link.farewell();
-            } else {
-                link.last = self.clock.now();
-                slot.pass(link);
-            }
-            return answer;
+        let turn = self.turn(Some(ctx), Some(letter.envelope.clone())).await?;
+        let Turn {
+            mut slot,
+            link,
+            opened,
+        } = turn;
+        let reused = link.is_some();
+        let mut link = match link {
+            Some(link) => link,
+            None => self.connect().await?,
+        };
+        let mut answer = self.talk(&mut link, &mut slot).deliver(letter, opened).await;
+        if let Err(failed) = &answer
+            && failed.stale
+            && reused
+        {
+            // The server closed a kept connection meanwhile, which shows at the first command: a fresh one tells more.
+            tracing::debug!(error = %failed.error, "a kept connection was gone");
+            link = self.connect().await?;
+            answer = self.talk(&mut link, &mut slot).deliver(letter, false).await;
+        }
+        if answer.as_ref().err().is_some_and(|failed| !failed.fit) {
+            drop(link);
+        } else if link.used >= self.config.per_connection {
+            link.farewell();
+        } else {
+            link.last = self.clock.now();
+            slot.pass(link);
+        }
+        answer.map_err(|failed| failed.error)
+    }
+
+    fn talk<'a>(&'a self, link: &'a mut Link, slot: &'a mut Slot) -> Talk<'a> {
+        Talk {
+            link,
+            slot,
+            times: &self.times,
+            per_connection: self.config.per_connection,
         }
     }
 
@@ -186,12 +188,13 @@ impl SmtpMailer {
             .filter(|signer| signer.vouches_for(domain))
             .collect();
         if signers.is_empty() && !self.signers.is_empty() {
-            return Err(Error::config(
+            return Err(Error::invalid(
                 "no DKIM key of this mailer vouches for the sender's domain; add one, or send from a domain that has one",
             )
             .operation("mail.send")
-            .with("setting", "dkim")
-            .with("domain", domain));
+            .with("field", "from")
+            .with("domain", domain)
+            .blame(Blame::Sender));
         }
         Ok(signers)
     }

@@ -311,8 +311,8 @@ async fn a_mailer_signs_what_it_vouches_for_and_refuses_the_rest() {
     foreign.from.address = "crm@example.net".parse().unwrap();
     let error = send(&mailer, foreign).await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.context("setting")),
-        (ErrorKind::Config, Some("dkim"))
+        (error.kind(), error.context("field")),
+        (ErrorKind::Invalid, Some("from"))
     );
     assert_eq!(sink.taken(), 1);
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crm_channels::mail::{SmtpConfig, SmtpMailer};
 use crm_channels::{Audience, CampaignPlan, OutboxState, Template};
 use crm_core::capability::Mailer;
+use crm_core::message::Attachment;
 use crm_core::testkit::fixtures;
 use crm_core::{ErrorKind, Health, Provider, Secret};
 
@@ -247,5 +248,140 @@ async fn other_refusals_of_a_real_server_are_read_right() {
             "{error}"
         );
         assert_eq!(error.context("suppress"), None);
+    }
+}
+
+/// What Python's own library reads in a mail: headers decoded, parts with their names and contents.
+fn read_by_python(mail: &str) -> serde_json::Value {
+    let script = "import sys, json, hashlib, email, email.policy\n\
+        m = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.default)\n\
+        parts = [{'type': p.get_content_type(), 'name': p.get_filename(), 'id': p['content-id'], \
+        'how': p.get_content_disposition(), \
+        'text': p.get_content() if p.get_content_maintype() == 'text' and not p.get_filename() else None, \
+        'hash': hashlib.sha256(p.get_payload(decode=True)).hexdigest()} for p in m.walk() if not p.is_multipart()]\n\
+        print(json.dumps({'subject': m['subject'], 'from': m['from'], 'to': m['to'], 'defects': \
+        sum(len(p.defects) for p in m.walk()), 'parts': parts}))";
+    let mut python = std::process::Command::new("python3")
+        .args(["-c", script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut python.stdin.take().unwrap(), mail.as_bytes()).unwrap();
+    let done = python.wait_with_output().unwrap();
+    serde_json::from_slice(&done.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn what_arrives_is_what_was_written() {
+    let Some(postfix) = Postfix::find("what_arrives_is_what_was_written") else {
+        return;
+    };
+    let mailer = SmtpMailer::build("postfix", postfix.config(&postfix.url)).unwrap();
+    let bytes: Vec<u8> = (0..70_000_u32).map(|n| (n.wrapping_mul(n) / 7) as u8).collect();
+    for (subject, text) in [
+        ("Plain", "Hello\n.\n..\nlast line without an end"),
+        (
+            "Grüße aus Tartu: \u{201e}Käse & Söhne\u{201c}, und noch viel mehr als das, was in eine Zeile passt",
+            "Grüße\ntrailing \n",
+        ),
+        ("你好，世界 \u{1f600}", "你好，世界\n\u{1f600}\n"),
+        ("=?utf-8?q?not_encoded?=", "=?utf-8?q?not_encoded?=\n=3D\n"),
+        ("x", "From here on\n\ttabs\n"),
+    ] {
+        let mut mail = super::mail_to("ana@test.example");
+        mail.from.name = "Käse, \"Söhne\" & Co".into();
+        mail.to.name = "Zoë O'Neill, Dr.".into();
+        mail.subject = subject.into();
+        mail.text = text.into();
+        mail.html = Some(format!("<p>{text}</p><img src=\"cid:logo\">"));
+        let mut logo = Attachment::new("logo.png", "image/png", bytes[..999].to_vec());
+        logo.content_id = Some("logo".into());
+        let bill = Attachment::new("Rechnung für März 文件.pdf", "application/pdf", bytes.clone());
+        mail.attachments = vec![logo, bill];
+        let id = mail.message_id();
+        super::send(&mailer, mail).await.unwrap();
+        let arrived = postfix.arrived(&id, 1).await.remove(0);
+        let read = read_by_python(&arrived);
+        let lines = |text: &str| text.replace("\r\n", "\n").trim_end().to_owned();
+        assert_eq!(
+            (read["subject"].as_str().unwrap(), read["defects"].as_u64()),
+            (subject, Some(0)),
+            "{read}"
+        );
+        assert_eq!(read["from"], "\"Käse, \\\"Söhne\\\" & Co\" <crm@example.com>");
+        assert_eq!(read["to"], "\"Zoë O'Neill, Dr.\" <ana@test.example>");
+        let parts = read["parts"].as_array().unwrap();
+        let kinds: Vec<&str> = parts.iter().map(|part| part["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["text/plain", "text/html", "image/png", "application/pdf"]);
+        // The blank at a line's end is kept by the encoding, the end of the text is a line end.
+        assert_eq!(lines(parts[0]["text"].as_str().unwrap()), lines(text));
+        let html = lines(parts[1]["text"].as_str().unwrap());
+        assert!(html.starts_with(&format!("<p>{text}</p>")), "{read}");
+        assert_eq!(
+            (&parts[2]["how"], &parts[2]["id"]),
+            (&"inline".into(), &"<logo>".into())
+        );
+        assert_eq!(parts[3]["name"], "Rechnung für März 文件.pdf");
+        for (part, content) in [(2, &bytes[..999]), (3, &bytes[..])] {
+            use sha2::Digest;
+            let hash: String = sha2::Sha256::digest(content)
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect();
+            assert_eq!(parts[part]["hash"], hash.as_str());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mailbox_with_letters_beyond_ascii_gets_its_mail() {
+    let Some(postfix) = Postfix::find("a_mailbox_with_letters_beyond_ascii_gets_its_mail") else {
+        return;
+    };
+    let mailer = SmtpMailer::build("postfix", postfix.config(&postfix.smtps)).unwrap();
+    let mail = super::mail_to("jürgen.käsk@test.example");
+    let id = mail.message_id();
+    super::send(&mailer, mail).await.unwrap();
+    let arrived = postfix.arrived(&id, 1).await.remove(0);
+    assert!(
+        arrived.contains("X-Original-To: jürgen.käsk@test.example"),
+        "{arrived}"
+    );
+    assert!(arrived.contains("\nTo: jürgen.käsk@test.example\n"), "{arrived}");
+}
+
+#[tokio::test]
+async fn many_messages_share_protected_connections() {
+    let Some(postfix) = Postfix::find("many_messages_share_protected_connections") else {
+        return;
+    };
+    let mut config = postfix.config(&postfix.url);
+    config.pool = 2;
+    let mailer = Arc::new(SmtpMailer::build("postfix", config).unwrap());
+    let mark = mark();
+    let sends = (0..60).map(|n| {
+        let mut mail = super::mail_to(&format!("{mark}.{n}@test.example"));
+        mail.subject = mark.clone();
+        let mailer = mailer.clone();
+        async move { super::send(&mailer, mail).await }
+    });
+    let answers = futures_util::future::join_all(sends).await;
+    assert!(answers.iter().all(Result::is_ok));
+    // Each has the number under which Postfix put it into its queue.
+    let ids: std::collections::BTreeSet<_> = answers
+        .into_iter()
+        .map(|answer| answer.unwrap().provider_ref)
+        .collect();
+    assert_eq!(ids.len(), 60);
+    let arrived = postfix.arrived(&mark, 60).await;
+    assert_eq!(arrived.len(), 60);
+    for n in 0..60 {
+        let to = format!("X-Original-To: {mark}.{n}@test.example\n");
+        assert_eq!(
+            arrived.iter().filter(|mail| mail.contains(&to)).count(),
+            1,
+            "{to}"
+        );
     }
 }
