@@ -60,7 +60,7 @@ mod tests {
     /// Every recording of the vendor's own client: the same headers, query and body give the same signature.
     #[test]
     fn recorded_signatures_come_out_again() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/aliyun");
+        let folder = std::path::Path::new("tests/data/aliyun");
         let mut seen = 0;
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

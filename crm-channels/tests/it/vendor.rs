@@ -28,9 +28,7 @@ impl IdSource for OneId {
 
 /// A recorded request.
 pub fn recording(name: &str) -> Heard {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name);
+    let path = Path::new("tests/data").join(name);
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let end = bytes
         .windows(4)
@@ -52,9 +50,7 @@ pub fn recording(name: &str) -> Heard {
 
 /// Every recording of a vendor, by name.
 pub fn recordings(vendor: &str) -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(vendor);
+    let folder = Path::new("tests/data").join(vendor);
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
