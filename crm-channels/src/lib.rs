@@ -6,6 +6,7 @@
 //! - [`outbox`]: messages waiting in the store, put there in the same unit of work as the business that caused them
 //! - [`Dispatcher`]: takes them from there under fenced leases and hands them to a provider, once, or says so
 //! - [`routing`] picks the provider, [`limits`] say how many may go
+//! - [`inbound`]: what comes back: news, bounces, messages to us, people who unsubscribe (feature `api`: as a router)
 //! - [`mail`](mod@mail): mailers (SMTP and files with the feature `smtp`; one that only counts, always)
 //! - `twilio`, `aliyun`, `http`: SMS and calls through these vendors, each with the feature of its name (`http-provider` for
 //!   the vendors that a file describes)
@@ -18,6 +19,7 @@ mod catalog;
 pub mod dispatch;
 #[cfg(feature = "vendors")]
 mod exchange;
+pub mod inbound;
 pub mod limits;
 pub mod mail;
 pub mod outbox;

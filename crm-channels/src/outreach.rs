@@ -18,6 +18,7 @@ use crm_core::{
 };
 
 use crate::dispatch::{DispatchSettings, Dispatcher, Mode};
+use crate::inbound::{INBOUND, InboundSettings};
 use crate::limits::RATE;
 use crate::outbox::{OUTBOX, OutboxEntry, Outgoing};
 use crate::routing::Providers;
@@ -70,6 +71,7 @@ pub struct Outreach {
     templates: Templates,
     mode: Mode,
     settings: DispatchSettings,
+    pub(crate) inbound: InboundSettings,
 }
 
 impl Consumer for Outreach {
@@ -96,6 +98,7 @@ impl Consumer for Outreach {
             rules: GateRules::default(),
             mode: Mode::default(),
             settings: DispatchSettings::default(),
+            inbound: InboundSettings::default(),
         })
     }
 }
@@ -169,6 +172,17 @@ impl Outreach {
         self.shared_gate().map(|gate| &**gate)
     }
 
+    /// The key for addresses.
+    ///
+    /// # Errors
+    /// As [`Outreach::gate`].
+    pub(crate) fn key(&self) -> Result<&AddressKey> {
+        self.shared_gate()?;
+        self.key
+            .as_ref()
+            .ok_or_else(|| Error::config("no key for addresses was given").with("setting", "address_key"))
+    }
+
     fn shared_gate(&self) -> Result<&Arc<Gate>> {
         self.gate.as_ref().ok_or_else(|| {
             Error::config(
@@ -179,11 +193,12 @@ impl Outreach {
     }
 
     /// What it reads and writes.
-    pub fn schemas() -> [&'static Schema; 17] {
+    pub fn schemas() -> [&'static Schema; 18] {
         let [consent, suppression, alias, purpose, opt_in, count, failure] = Gate::schemas();
         [
             &OUTBOX,
             &RATE,
+            &INBOUND,
             &TEMPLATE,
             consent,
             suppression,

@@ -31,7 +31,7 @@ use crm_core::{Error, Result, Timestamp};
 use serde::Serialize;
 
 pub use entry::{Attempt, OutboxEntry};
-pub(crate) use entry::{Entry, delivery, join_delivery, resolved};
+pub(crate) use entry::{Entry, delivery, join_delivery, message, resolved};
 
 /// How many tries a message gets when nothing is said: with the default backoff about a day and a half.
 pub const MAX_ATTEMPTS: i64 = 16;

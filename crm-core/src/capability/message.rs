@@ -227,6 +227,8 @@ pub struct WebhookReply {
     pub status: u16,
     /// What the body is.
     pub content_type: &'static str,
+    /// More headers, names in small letters.
+    pub headers: BTreeMap<&'static str, String>,
     /// The body.
     pub body: String,
 }
@@ -237,8 +239,16 @@ impl WebhookReply {
         Self {
             status,
             content_type,
+            headers: BTreeMap::new(),
             body: body.into(),
         }
+    }
+
+    /// With this header; the name in small letters.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.insert(name, value.into());
+        self
     }
 }
 
