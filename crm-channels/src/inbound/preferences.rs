@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crm_core::capability::{WebhookReply, WebhookRequest};
 use crm_core::consent::{
     ConsentAction, ConsentState, Evidence, LegalBasis, Purpose, PurposeClass, RegisteredPurpose, SUPPRESSION,
-    Suppression, SuppressionReason, SuppressionScope,
+    SuppressionReason, SuppressionScope,
 };
 use crm_core::customer::{Address, CONTACT_POINT, ContactKind, EmailAddress, PhoneNumber};
 use crm_core::message::Channel;

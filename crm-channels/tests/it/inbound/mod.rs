@@ -6,6 +6,8 @@ mod lease;
 mod links;
 mod messages;
 mod news;
+#[cfg(feature = "smtp")]
+mod postfix;
 
 use std::sync::Arc;
 
