@@ -10,7 +10,7 @@ use crm_channels::{Mode, OutboxState, Outgoing, Outreach};
 use crm_core::capability::{Mailer, RecordStore};
 use crm_core::consent::SuppressionReason;
 use crm_core::message::DeliveryState;
-use crm_core::{Consumer as _, ErrorKind, IdSource as _, RandomIds, Registry};
+use crm_core::{Consumer as _, ErrorKind, RandomIds, Registry};
 
 use super::link_key;
 use crate::common::{World, email, key, receipt};
@@ -24,7 +24,9 @@ fn server() -> Option<(SmtpConfig, PathBuf)> {
             std::env::var_os("OPEN_CRM_REQUIRE_BACKENDS").is_none(),
             "{TEST}: OPEN_CRM_REQUIRE_BACKENDS is set, but OPEN_CRM_TEST_SMTP_URL and its neighbours are not"
         );
-        let words = format!("SKIPPED: {TEST}: set OPEN_CRM_TEST_SMTP_URL and its neighbours (scripts/services up postfix)\n");
+        let words = format!(
+            "SKIPPED: {TEST}: set OPEN_CRM_TEST_SMTP_URL and its neighbours (scripts/services up postfix)\n"
+        );
         let _ = std::io::Write::write_all(&mut std::io::stderr(), words.as_bytes());
         return None;
     };
@@ -67,7 +69,10 @@ async fn a_real_bounce_finds_its_message() {
         let files = std::fs::read_dir(maildir.join("new")).unwrap();
         bounce = files
             .filter_map(|file| std::fs::read(file.ok()?.path()).ok())
-            .find(|mail| String::from_utf8_lossy(mail).contains(&format!("X-Original-To: {path}", path = path.as_str())));
+            .find(|mail| {
+                String::from_utf8_lossy(mail)
+                    .contains(&format!("X-Original-To: {path}", path = path.as_str()))
+            });
         if bounce.is_some() {
             break;
         }
@@ -80,12 +85,23 @@ async fn a_real_bounce_finds_its_message() {
     let refused = desk.mail(&w.ctx, forged.as_bytes(), None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unauthenticated);
     let outcome = desk.mail(&w.ctx, &bounce, None).await.unwrap();
-    assert!(matches!(outcome, MailOutcome::News(of, _) if of == id), "{outcome:?}");
+    assert!(
+        matches!(outcome, MailOutcome::News(of, _) if of == id),
+        "{outcome:?}"
+    );
     let entry = outreach.message(&w.ctx, id).await.unwrap();
-    assert_eq!((entry.state, entry.delivery), (OutboxState::Sent, Some(DeliveryState::Failed)));
+    assert_eq!(
+        (entry.state, entry.delivery),
+        (OutboxState::Sent, Some(DeliveryState::Failed))
+    );
     assert!(entry.last_error.unwrap().starts_with("5.1.1"));
     assert_eq!(w.contact_state(ana).await, "invalid");
-    let suppressions = outreach.gate().unwrap().suppressions(&w.ctx, &email(to)).await.unwrap();
+    let suppressions = outreach
+        .gate()
+        .unwrap()
+        .suppressions(&w.ctx, &email(to))
+        .await
+        .unwrap();
     assert_eq!(suppressions.len(), 1);
     assert_eq!(suppressions[0].reason, SuppressionReason::Undeliverable);
 }
