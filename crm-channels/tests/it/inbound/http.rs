@@ -1,9 +1,10 @@
 //! The router, over real connections.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use crm_channels::inbound::Tenants;
+use crm_channels::inbound::{Inbound, Tenants};
 use crm_core::capability::{WebhookReply, WebhookRequest, WebhookSource};
 use crm_core::memory::MemoryStore;
 use crm_core::message::{Blame, DeliveryState, InboundEvent, MessageId};
@@ -56,7 +57,7 @@ impl WebhookSource for Scripted {
 struct Site {
     o: Office,
     vendor: Arc<Scripted>,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
 }
 
 async fn site(tenants: Tenants) -> Site {
@@ -70,12 +71,7 @@ async fn site(tenants: Tenants) -> Site {
         Registry::builder().provide::<dyn WebhookSource>(0, vendor.clone()),
     );
     let desk = o.desk().mail_secret(&crm_core::Secret::new("pipe"));
-    let router = desk
-        .router("https://mail.example.com/crm".parse().unwrap(), tenants)
-        .unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let address = serve(desk, tenants).await;
     Site { o, vendor, address }
 }
 
@@ -84,7 +80,6 @@ fn shop() -> Tenants {
 }
 
 impl Site {
-    /// One request over a connection of its own; the status, the head and the body of the answer.
     async fn call(
         &self,
         method: &str,
@@ -92,24 +87,7 @@ impl Site {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n");
-        for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        if !headers.iter().any(|(name, _)| *name == "content-length") {
-            head += &format!("content-length: {}\r\n", body.len());
-        }
-        head += "\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
-        // A server that refuses may stop reading.
-        let _ = stream.write_all(body).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        (status, head.to_lowercase(), body.to_owned())
+        call(self.address, method, path, headers, body).await
     }
 
     async fn sent(&self) -> MessageId {
@@ -128,6 +106,42 @@ impl Site {
     async fn delivery(&self, id: MessageId) -> Option<DeliveryState> {
         self.o.outreach.message(&self.o.w.ctx, id).await.unwrap().delivery
     }
+}
+
+/// One request over a connection of its own; the status, the head and the body of the answer.
+pub async fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += &format!("content-length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // A server that refuses may stop reading.
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    (status, head.to_lowercase(), body.to_owned())
+}
+
+/// The desk as a server of its own, until the test ends.
+pub async fn serve(desk: Inbound, tenants: Tenants) -> SocketAddr {
+    let router = desk
+        .router("https://mail.example.com/crm".parse().unwrap(), tenants)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
 }
 
 const RIGHT: (&str, &str) = ("x-signature", "right");

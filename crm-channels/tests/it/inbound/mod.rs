@@ -8,6 +8,8 @@ mod messages;
 mod news;
 #[cfg(feature = "smtp")]
 mod postfix;
+#[cfg(all(feature = "api", feature = "twilio", feature = "testkit"))]
+mod twilio;
 
 use std::sync::Arc;
 
