@@ -291,7 +291,7 @@ impl Outreach {
         while let Some(ids) = members.next(self, ctx).await? {
             let looked = self.look(ctx, plan, &headers, &ids).await?;
             refuse_missing(&looked.missing)?;
-            let now = self.clock.now();
+            let now = self.time.fresh().await;
             let writes: Vec<Write> = looked
                 .outgoing
                 .iter()

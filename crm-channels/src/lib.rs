@@ -28,6 +28,7 @@ pub mod routing;
 pub mod template;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod time;
 #[cfg(feature = "twilio")]
 pub mod twilio;
 

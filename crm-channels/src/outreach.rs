@@ -23,6 +23,7 @@ use crate::limits::RATE;
 use crate::outbox::{OUTBOX, OutboxEntry, Outgoing};
 use crate::routing::Providers;
 use crate::template::{TEMPLATE, Templates};
+use crate::time::SharedTime;
 
 /// Reaches customers: consent, campaigns, single messages, and the dispatcher that sends them. The default mode records
 /// instead of sending; [`Mode::Live`] is explicit.
@@ -63,6 +64,7 @@ use crate::template::{TEMPLATE, Templates};
 pub struct Outreach {
     pub(crate) store: Arc<dyn RecordStore>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) time: Arc<SharedTime>,
     pub(crate) ids: Arc<dyn IdSource>,
     providers: Providers,
     key: Option<AddressKey>,
@@ -89,6 +91,7 @@ impl Consumer for Outreach {
         let (clock, ids) = (SystemClock::shared(), RandomIds::shared());
         Ok(Self {
             templates: Templates::new(store.clone(), clock.clone(), ids.clone()),
+            time: SharedTime::new(store.clone(), clock.clone()),
             store,
             clock,
             ids,
@@ -114,6 +117,7 @@ impl Outreach {
     /// Takes the time from `clock`.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.time = SharedTime::new(self.store.clone(), clock.clone());
         self.clock = clock;
         self.rebuilt()
     }
@@ -250,7 +254,7 @@ impl Outreach {
     pub async fn enqueue(&self, ctx: &Context, outgoing: Outgoing, also: Vec<Write>) -> Result<MessageId> {
         // The business first: the position in an error then is the caller's own.
         let mut writes = also;
-        writes.push(outgoing.write(self.clock.now())?);
+        writes.push(outgoing.write(self.time.fresh().await)?);
         self.store.apply(ctx, &writes).await?;
         Ok(outgoing.id())
     }

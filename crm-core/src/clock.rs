@@ -124,6 +124,11 @@ impl<'de> Deserialize<'de> for Timestamp {
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The current instant.
     fn now(&self) -> Timestamp;
+
+    /// Whether it shows the time of day, so that it can be compared with the clocks of other machines.
+    fn is_real(&self) -> bool {
+        true
+    }
 }
 
 /// The machine's clock: the only place that reads it.
@@ -175,6 +180,11 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+
+    /// It shows what it is told.
+    fn is_real(&self) -> bool {
+        false
     }
 }
 

@@ -10,7 +10,7 @@ use crate::message::{DeliveryEvent, Email, Lookup, Permitted, Receipt, Sms, Voic
 use crate::policy::{Op, Stack};
 use crate::query::{Aggregate, Claim, Filter, Page, Query, Scan};
 use crate::record::{Outcome, Schema, Stored, Write};
-use crate::{Context, Health, Provider, ProviderInfo, Result, Table, Uuid};
+use crate::{Context, Health, Provider, ProviderInfo, Result, Table, Timestamp, Uuid};
 
 /// A provider with policies around its calls: the same capability, so that nobody who uses it need know.
 ///
@@ -83,6 +83,7 @@ const APPLY: Op = Op::new("store.apply");
 const GET: Op = Op::new("store.get").idempotent();
 const FIND: Op = Op::new("store.find").idempotent();
 const COUNT: Op = Op::new("store.count").idempotent();
+const NOW: Op = Op::new("store.now").idempotent();
 const CLAIM: Op = Op::new("store.claim");
 const SCAN: Op = Op::new("store.scan").idempotent().streams();
 const AGGREGATE: Op = Op::new("store.aggregate").idempotent();
@@ -92,6 +93,10 @@ const AGGREGATE: Op = Op::new("store.aggregate").idempotent();
 impl<T: ?Sized + RecordStore> RecordStore for Layered<T> {
     fn capability(&self) -> StoreCapability {
         self.inner.capability()
+    }
+
+    async fn now(&self) -> Result<Option<Timestamp>> {
+        self.stack.call(NOW, self.info(), || self.inner.now()).await
     }
 
     async fn migrate(&self, schemas: &[&'static Schema]) -> Result<()> {

@@ -492,6 +492,10 @@ impl RecordStore for CachedStore {
         self.inner.capability()
     }
 
+    async fn now(&self) -> Result<Option<Timestamp>> {
+        self.inner.now().await
+    }
+
     async fn migrate(&self, schemas: &[&'static Schema]) -> Result<()> {
         let done = self.inner.migrate(schemas).await;
         self.clear();

@@ -21,6 +21,7 @@ impl Dispatcher {
     /// Who died with a message in its hands is counted on the message. Those that were rescued before come one at a time:
     /// when one of them takes this process down as well, only that one is counted again, so that it alone is given up.
     pub(super) async fn claim(&self, ctx: &Context, rescue: bool, limit: u32) -> Result<Claimed> {
+        self.time.fresh().await;
         let token = self.ids.fresh();
         let mut claimed = Claimed::default();
         let room =

@@ -1,6 +1,7 @@
 //! Takes messages from the outbox and hands them to a provider: once, or it says so.
 //!
-//! - A message is claimed under a lease: a token, an end by the injected clock, and the record's version as the fence.
+//! - A message is claimed under a lease: a token, an end by the store's clock (the injected one where the store has none of
+//!   its own), and the record's version as the fence.
 //!   Whoever lost the lease cannot complete anything; a message of a dead process is claimed again after the lease.
 //! - Right before the hand-over the consent gate decides on what is stored then, and `send_started_at` is committed:
 //!   for as many messages at once as are handed over next.
@@ -50,6 +51,7 @@ pub use settings::{Allowed, DispatchSettings, Mode, Redirect};
 use crate::limits::Limits;
 use crate::outbox::OutboxState;
 use crate::routing::{Providers, Router};
+use crate::time::SharedTime;
 use pump::{Feed, Pump};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -60,7 +62,7 @@ pub struct Dispatcher {
     store: Arc<dyn RecordStore>,
     router: Arc<Router>,
     gate: Arc<Gate>,
-    clock: Arc<dyn Clock>,
+    time: Arc<SharedTime>,
     ids: Arc<dyn IdSource>,
     mode: Mode,
     settings: DispatchSettings,
@@ -92,10 +94,10 @@ impl Dispatcher {
             ));
         }
         Ok(Self {
+            time: SharedTime::new(store.clone(), clock),
             store,
             router: Arc::new(Router::new(providers)),
             gate,
-            clock,
             ids,
             mode,
             limits: Arc::new(Limits::new(settings.limits.clone())),
@@ -191,7 +193,7 @@ impl Dispatcher {
 
     /// What time it is where leases are counted.
     fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.time.now()
     }
 
     fn lease_end(&self, now: Timestamp) -> Timestamp {

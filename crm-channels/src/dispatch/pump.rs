@@ -161,6 +161,8 @@ impl<'a> Pump<'a> {
             if let Some(event) = self.flights.next().await {
                 self.hear(event);
             }
+            // Where nothing ever has to be waited for, the others get their turn all the same.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -79,7 +79,8 @@ impl Mode {
     }
 }
 
-/// How a dispatcher works. Leases and waits of messages are counted on the injected clock, everything else is real time.
+/// How a dispatcher works. Leases and waits of messages are counted on the clock that all who share the store go by (the
+/// store's own, else the injected one), everything else is real time.
 #[derive(Debug, Clone)]
 pub struct DispatchSettings {
     /// How many messages are claimed at once, 1 to 1000.

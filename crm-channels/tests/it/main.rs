@@ -15,6 +15,7 @@ mod campaign;
 mod common;
 mod crash;
 mod dispatch;
+mod engine;
 mod gate;
 mod inbound;
 #[cfg(all(feature = "smtp", feature = "testkit"))]

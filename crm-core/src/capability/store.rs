@@ -2,7 +2,7 @@ use async_trait::async_trait;
 
 use crate::query::{Aggregate, Claim, Filter, Page, Query, Scan};
 use crate::record::{Outcome, Schema, Stored, Write};
-use crate::{Context, Provider, Result, Table, Uuid};
+use crate::{Context, Provider, Result, Table, Timestamp, Uuid};
 
 /// What a store promises beyond the contract.
 #[non_exhaustive]
@@ -33,6 +33,15 @@ impl StoreCapability {
 pub trait RecordStore: Provider {
     /// What it promises.
     fn capability(&self) -> StoreCapability;
+
+    /// What time it is where the records are, for what several machines must agree on; `None` where that is this process's
+    /// own clock.
+    ///
+    /// # Errors
+    /// Only those of the connection.
+    async fn now(&self) -> Result<Option<Timestamp>> {
+        Ok(None)
+    }
 
     /// Makes room for these schemas: creates what is missing, adds new nullable fields and indexes. Safe to call by
     /// several processes at once and again at every start.

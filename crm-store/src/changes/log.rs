@@ -9,7 +9,8 @@ use crm_core::capability::{RecordStore, StoreCapability};
 use crm_core::query::{Aggregate, Claim, Filter, Page, Query, Scan};
 use crm_core::record::{Outcome, Schema, Stored, Write};
 use crm_core::{
-    Clock, Context, Error, ErrorKind, Health, IdSource, Provider, ProviderInfo, Result, Table, TenantId, Uuid,
+    Clock, Context, Error, ErrorKind, Health, IdSource, Provider, ProviderInfo, Result, Table, TenantId,
+    Timestamp, Uuid,
 };
 use tokio::sync::watch;
 
@@ -90,6 +91,10 @@ impl Provider for ChangeLog {
 impl RecordStore for ChangeLog {
     fn capability(&self) -> StoreCapability {
         self.inner.capability()
+    }
+
+    async fn now(&self) -> Result<Option<Timestamp>> {
+        self.inner.now().await
     }
 
     async fn migrate(&self, schemas: &[&'static Schema]) -> Result<()> {

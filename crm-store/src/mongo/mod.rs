@@ -43,7 +43,9 @@ use async_trait::async_trait;
 use crm_core::capability::{RecordStore, StoreCapability};
 use crm_core::query::{Aggregate, Claim, Cursor, Filter, GroupBy, Page, Query, Scan};
 use crm_core::record::{Outcome, Record, Schema, Stored, Value, Write};
-use crm_core::{Column, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Table, Uuid};
+use crm_core::{
+    Column, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Table, Timestamp, Uuid,
+};
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 
@@ -383,6 +385,13 @@ impl RecordStore for MongoStore {
         let mut capability = StoreCapability::new(true, true);
         capability.atomic = self.transactions;
         capability
+    }
+
+    async fn now(&self) -> Result<Option<Timestamp>> {
+        let asked = async { command(&self.link.call(None).await?, doc! { "hello": 1 }).await };
+        let hello = asked.await.map_err(|error| error.operation("store.now"))?;
+        let time = hello.get_datetime("localTime").ok();
+        Ok(time.map(|time| Timestamp::from_micros(time.timestamp_millis().saturating_mul(1000))))
     }
 
     async fn migrate(&self, schemas: &[&'static Schema]) -> Result<()> {

@@ -862,6 +862,7 @@ pub(crate) fn control<D: Dialect>(step: Control) -> Sql {
         Control::Commit => "COMMIT",
         Control::Rollback => "ROLLBACK",
         Control::Ping => "SELECT 1",
+        Control::Now => D::NOW,
         Control::Mark => "SAVEPOINT crm_unit",
         Control::Undo => "ROLLBACK TO SAVEPOINT crm_unit",
         Control::Keep => "RELEASE SAVEPOINT crm_unit",
@@ -877,6 +878,8 @@ pub(crate) enum Control {
     Rollback,
     /// Asks whether the connection answers.
     Ping,
+    /// Asks what time it is.
+    Now,
     /// Marks where a part of a unit of work begins.
     Mark,
     /// Gives up what was done since the mark.

@@ -36,7 +36,8 @@ use crm_core::capability::{RecordStore, StoreCapability};
 use crm_core::query::{Aggregate, Claim, Cursor, Filter, GroupBy, Page, Query, Scan};
 use crm_core::record::{FieldType, Outcome, Record, Schema, Stored, Value, Write};
 use crm_core::{
-    Column, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Retry, Table, TenantId, Uuid,
+    Column, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Retry, Table, TenantId,
+    Timestamp, Uuid,
 };
 
 pub use driver::Driver;
@@ -339,6 +340,17 @@ impl<D: Driver> Provider for SqlStore<D> {
 impl<D: Driver> RecordStore for SqlStore<D> {
     fn capability(&self) -> StoreCapability {
         self.driver.capability()
+    }
+
+    async fn now(&self) -> Result<Option<Timestamp>> {
+        if D::NOW.is_empty() {
+            return Ok(None);
+        }
+        let question = (control::<D>(Control::Now), vec![FieldType::Int]);
+        let rows = self.asked(self.driver.limit(), question).await;
+        let rows = rows.map_err(|error| error.operation("store.now"))?;
+        let micros = rows.first().and_then(|row| row.first()).and_then(Value::as_int);
+        Ok(micros.map(Timestamp::from_micros))
     }
 
     async fn migrate(&self, schemas: &[&'static Schema]) -> Result<()> {

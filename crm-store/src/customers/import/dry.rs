@@ -8,7 +8,7 @@ use crm_core::capability::{RecordStore, StoreCapability};
 use crm_core::memory::MemoryStore;
 use crm_core::query::{Aggregate, Claim, Filter, Page, Query, Scan};
 use crm_core::record::{Outcome, Schema, Stored, Version, Write};
-use crm_core::{Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Table, Uuid};
+use crm_core::{Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Table, Timestamp, Uuid};
 
 /// The most records a store gives at once.
 const PAGE: u32 = 10_000;
@@ -87,6 +87,10 @@ impl Provider for Overlay {
 impl RecordStore for Overlay {
     fn capability(&self) -> StoreCapability {
         self.above.capability()
+    }
+
+    async fn now(&self) -> Result<Option<Timestamp>> {
+        self.below.now().await
     }
 
     async fn migrate(&self, _schemas: &[&'static Schema]) -> Result<()> {

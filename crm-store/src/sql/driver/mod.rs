@@ -208,6 +208,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     const DROP_INDEX_ON: bool = false;
     /// What makes a claim pass over rows that another one is taking.
     const SKIP_LOCKED: &'static str = "";
+    /// Asks what time it is there, in microseconds since 1970; empty where that is this process's own clock.
+    const NOW: &'static str = "";
     /// What makes a question hold the rows it answers until the unit of work ends.
     const FOR_UPDATE: &'static str = "";
     /// Whether a number below a JSON field compares exactly with integers and floats alike.

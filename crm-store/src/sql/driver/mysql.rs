@@ -507,6 +507,7 @@ impl Dialect for Mysql {
     const DROP_INDEX_ON: bool = true;
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
+    const NOW: &'static str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
     const EXACT_JSON: bool = false;
 
     fn capability(&self) -> StoreCapability {
