@@ -3,11 +3,13 @@
 //! ```sh
 //! cargo bench --bench channels --no-default-features --features smtp,testkit -- --section mail
 //! cargo bench --bench channels --no-default-features --features smtp,testkit -- --mails 100000 --threads 2
+//! cargo bench --bench channels --no-default-features --features sqlite,postgres,smtp,testkit -- --section outbox --threads 2
 //! ```
 //!
 //! Section `mail`: personalised mails of text and HTML, built, signed and handed to a local sink (`smtp-sink` of Postfix,
 //! started here; `--sink HOST:PORT` takes one that runs). The peers (smtplib, aiosmtplib, `smtp-source`) are in
-//! `benches/peers/`, and the README there has the figures. Every section checks its own answers.
+//! `benches/peers/`, and the README there has the figures. Section `outbox`: messages from being queued to being settled,
+//! with durable commits on a store (`--store`, else a SQLite file). Every section checks its own answers.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,
@@ -20,6 +22,9 @@
 
 #[path = "channels/mail.rs"]
 mod mail;
+#[cfg(feature = "sqlite")]
+#[path = "channels/outbox.rs"]
+mod outbox;
 
 use std::time::{Duration, Instant};
 
@@ -43,6 +48,15 @@ struct Arguments {
     /// A DKIM key in PEM to sign with besides Ed25519, such as one of RSA.
     #[arg(long)]
     key: Option<std::path::PathBuf>,
+    /// The outbox's store by its URL; a SQLite file in a new folder unless given.
+    #[arg(long)]
+    store: Option<String>,
+    /// How many dispatchers share the outbox.
+    #[arg(long, default_value_t = 1)]
+    dispatchers: usize,
+    /// How many messages a dispatcher has begun at the same time.
+    #[arg(long, default_value_t = 128)]
+    concurrency: usize,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -67,6 +81,21 @@ fn main() -> Result<()> {
     if wanted("mail") {
         runtime.block_on(mail::run(&arguments))?;
     }
+    #[cfg(feature = "sqlite")]
+    if wanted("outbox") {
+        let plan = outbox::Plan {
+            store: arguments.store.clone(),
+            messages: arguments.mails,
+            dispatchers: arguments.dispatchers,
+            concurrency: arguments.concurrency,
+        };
+        runtime.block_on(outbox::run(&plan))?;
+    }
+    #[cfg(not(feature = "sqlite"))]
+    anyhow::ensure!(
+        !arguments.section.iter().any(|s| s == "outbox"),
+        "the section `outbox` needs a store: --features sqlite"
+    );
     Ok(())
 }
 

@@ -19,6 +19,8 @@ use crate::routing::{Route, Wanted};
 
 /// A message that takes its process down this often is given up.
 const POISON: i64 = 3;
+/// A message whose dispatcher dies this often before it is begun is given up.
+const NEVER_BEGUN: i64 = 10;
 
 /// A claimed message.
 #[derive(Debug)]
@@ -186,8 +188,9 @@ impl Dispatcher {
                 "its answer was lost, but news about it came in; not repeated",
             );
         }
-        if entry.crash_count >= POISON {
-            let why = format!("poison: it took its dispatcher down {} times", entry.crash_count);
+        if entry.crash_count >= POISON || entry.rescues >= NEVER_BEGUN {
+            let times = entry.crash_count.max(entry.rescues);
+            let why = format!("poison: it took its dispatcher down {times} times");
             return over(OutboxState::Dead, &why);
         }
         let now = self.now();

@@ -7,6 +7,9 @@ use crm_core::{Context, Result, Uuid};
 use super::Dispatcher;
 use crate::outbox::{OUTBOX, OutboxState, Priority};
 
+/// Rescued this often before they were begun, messages are claimed one at a time.
+const OFTEN: i64 = 3;
+
 /// What a claim brought.
 #[derive(Debug, Default)]
 pub(super) struct Claimed {
@@ -18,8 +21,9 @@ pub(super) struct Claimed {
 impl Dispatcher {
     /// Takes up to `limit` messages: first what another dispatcher died with, then what is due, the most urgent first.
     ///
-    /// Who died with a message in its hands is counted on the message. Those that were rescued before come one at a time:
-    /// when one of them takes this process down as well, only that one is counted again, so that it alone is given up.
+    /// Who died with a message in its hands is counted on the message: on those that were being handed over, which go out
+    /// one at a time from then on; and, apart from that, on those that were not begun. Of the latter those that were rescued
+    /// again and again are claimed one at a time. So in the end only the one that takes the process down is counted.
     pub(super) async fn claim(&self, ctx: &Context, rescue: bool, limit: u32) -> Result<Claimed> {
         self.time.fresh().await;
         let token = self.ids.fresh();
@@ -33,13 +37,16 @@ impl Dispatcher {
                     .and(Filter::le("lease_until", now))
                     .and(filter)
             };
-            for (which, most) in [
-                (Filter::eq("crash_count", 0_i64), limit),
-                (Filter::gt("crash_count", 0_i64), 1),
+            let waiting = || Filter::null("send_started_at");
+            let often = Filter::ge("rescues", OFTEN);
+            for (which, most, count) in [
+                (!waiting(), limit, "crash_count"),
+                (waiting().and(!often.clone()), limit, "rescues"),
+                (waiting().and(often), 1, "rescues"),
             ] {
                 let most = most.min(room(&claimed));
                 if most > 0 {
-                    let more = [Assign::Add("crash_count", 1)];
+                    let more = [Assign::Add(count, 1)];
                     let found = self
                         .take(ctx, token, gone(which), "lease_until", most, &more)
                         .await?;

@@ -98,11 +98,14 @@ impl Dispatcher {
     async fn commit_open(&self, ctx: &Context, open: &mut [&mut Unit]) -> Result<()> {
         let mut writes = Vec::with_capacity(open.len() * 2);
         let mut owners = Vec::with_capacity(open.len() * 2);
+        // The records first, one after the other: a store may carry neighbours out together.
         for (place, unit) in open.iter().enumerate() {
             let lease = &unit.lease;
             writes.push(Write::update(lease.id, lease.version, lease.record.clone()));
-            writes.extend_from_slice(&unit.more);
             owners.push((place, true));
+        }
+        for (place, unit) in open.iter().enumerate() {
+            writes.extend_from_slice(&unit.more);
             owners.resize(writes.len(), (place, false));
         }
         let error = match self.store.apply(ctx, &writes).await {

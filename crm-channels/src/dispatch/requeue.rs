@@ -67,6 +67,7 @@ impl Dispatcher {
         record.set("run_at", self.now())?;
         record.set("attempt", 0_i64)?;
         record.set("crash_count", 0_i64)?;
+        record.set("rescues", 0_i64)?;
         record.set("maybe_sent", false)?;
         for field in [
             "lease_until",

@@ -357,6 +357,7 @@ impl Dispatcher {
                 record.set("run_at", now.plus(wait))?;
                 record.set("last_error", short(error.to_string()))?;
                 record.set("crash_count", 0_i64)?; // it came back
+                record.set("rescues", 0_i64)?;
                 remember(record, attempt(provider, error.to_string()))?;
                 Done::Retried
             }

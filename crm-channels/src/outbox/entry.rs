@@ -20,7 +20,10 @@ pub(crate) struct Entry {
     pub(crate) campaign: Option<String>,
     pub(crate) attempt: i64,
     pub(crate) max_attempts: i64,
+    /// How often its dispatcher died while it was being handed over.
     pub(crate) crash_count: i64,
+    /// How often its dispatcher died before it was begun.
+    pub(crate) rescues: i64,
     pub(crate) maybe_sent: bool,
     pub(crate) send_started_at: Option<Timestamp>,
     pub(crate) delivery: Option<DeliveryState>,
@@ -81,6 +84,7 @@ impl Entry {
             attempt: r.int("attempt")?,
             max_attempts: r.int("max_attempts")?,
             crash_count: r.int("crash_count")?,
+            rescues: r.get("rescues").and_then(Value::as_int).unwrap_or(0),
             maybe_sent: r.bool("maybe_sent")?,
             send_started_at: r.get("send_started_at").and_then(Value::as_timestamp),
             delivery: delivery(r)?,

@@ -170,6 +170,7 @@ pub static OUTBOX: Schema = Schema {
         Field::new("finished_at", FieldType::Timestamp).nullable(),
         Field::new("expires_at", FieldType::Timestamp).nullable(),
         Field::new("snoozes", FieldType::Int).nullable(),
+        Field::new("rescues", FieldType::Int).nullable(),
         Field::new("order_key", FieldType::Text).nullable().pseudonym(),
         Field::new("tags", FieldType::Json).nullable(),
         Field::new("errors", FieldType::Json).nullable(),
@@ -351,6 +352,7 @@ impl Outgoing {
             .with("created_at", now)?
             .with("expires_at", self.expires_at)?
             .with("snoozes", 0_i64)?
+            .with("rescues", 0_i64)?
             .with("order_key", self.order_key.clone())?
             .with("tags", tags)
     }

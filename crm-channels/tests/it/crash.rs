@@ -81,11 +81,11 @@ async fn what_takes_its_dispatcher_down_again_and_again_is_given_up() {
             .starts_with("poison")
     );
 
-    // One that died three times before it was sent at all is dead.
+    // One whose dispatcher dies again and again before it is begun is dead.
     let id = w.enqueue(ana, "ana@example.org", receipt()).await;
     let mut stored = w.row(id).await;
     stored.record.set("state", "leased").unwrap();
-    stored.record.set("crash_count", 2_i64).unwrap();
+    stored.record.set("rescues", 9_i64).unwrap();
     stored.record.set("lease_until", w.clock.now()).unwrap();
     stored.record.set("send_started_at", Value::Null).unwrap();
     w.store

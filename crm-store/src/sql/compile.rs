@@ -564,6 +564,61 @@ pub(crate) fn update<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Version,
     set::<D>(tenant, id, Some(expected), record, &[])
 }
 
+/// Replaces the values of records of one schema, each of which still has the version it is expected to have, in one
+/// statement. The types stand with the first row: an absent value tells none.
+pub(crate) fn updates<D: Dialect>(
+    schema: &'static Schema,
+    tenant: &TenantId,
+    rows: &[(Uuid, Version, &Record)],
+) -> Sql {
+    const NEW: &str = "crm_new";
+    let mut sql = Sql::new::<D>();
+    sql.push("UPDATE ")
+        .table(schema.name)
+        .push(" SET ")
+        .name("version");
+    sql.push(" = ").name(NEW).push(".").name("version").push(" + 1");
+    for field in schema.fields {
+        sql.push(", ").name(field.name).push(" = ");
+        sql.name(NEW).push(".").name(field.name);
+    }
+    sql.push(" FROM (VALUES ");
+    let mut typed = true;
+    sql.list(", ", rows, |sql, (id, expected, record)| {
+        let ty = |sql: &mut Sql, ty: FieldType| {
+            if typed {
+                sql.push("::").push(D::column_type(ty, false));
+            }
+        };
+        sql.push("(").bind(Value::Uuid(*id));
+        ty(sql, FieldType::Uuid);
+        sql.push(", ").bind(Value::Int(*expected));
+        ty(sql, FieldType::Int);
+        for (field, value) in schema.fields.iter().zip(record.values()) {
+            sql.push(", ").bind(value.clone());
+            ty(sql, field.ty);
+        }
+        sql.push(")");
+        typed = false;
+    });
+    sql.push(") AS ")
+        .name(NEW)
+        .push(" (")
+        .name("id")
+        .push(", ")
+        .name("version");
+    for field in schema.fields {
+        sql.push(", ").name(field.name);
+    }
+    sql.push(") WHERE ").table(schema.name).push(".").name("tenant");
+    sql.push(" = ").bind(tenant.as_str().into());
+    for key in ["id", "version"] {
+        sql.push(" AND ").table(schema.name).push(".").name(key);
+        sql.push(" = ").name(NEW).push(".").name(key);
+    }
+    sql
+}
+
 /// Replaces the values of a record whatever its version.
 pub(crate) fn overwrite<D: Dialect>(tenant: &TenantId, id: Uuid, record: &Record) -> Sql {
     set::<D>(tenant, id, None, record, &[])

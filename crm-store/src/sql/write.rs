@@ -11,6 +11,8 @@ use super::lane::Lane;
 
 /// Rows of one insert statement at most; beyond this, larger statements are not faster.
 const ROWS: usize = 256;
+/// Rows of one update statement at most.
+const UPDATES: usize = 64;
 /// Rows that are handed over at once to be inserted one by one.
 const ROWS_EACH: usize = 4096;
 
@@ -32,6 +34,8 @@ pub(super) async fn all<D: Dialect>(
     writes: &[Write],
 ) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::with_capacity(writes.len());
+    // Until where updates are carried out one by one.
+    let mut single: Option<usize> = None;
     while let Some(first) = writes.get(outcomes.len()) {
         let at = outcomes.len();
         match first {
@@ -40,6 +44,17 @@ pub(super) async fn all<D: Dialect>(
                 let most = lane.parts().0.statement_bytes();
                 let (schema, taken, rows) = run::<D>(rest, most);
                 rows_in(lane, tenant, schema, taken, &rows, at, &mut outcomes).await?;
+            }
+            Write::Update { record, .. } if D::UPDATES_TOGETHER && single.is_none_or(|until| until <= at) => {
+                let rest = writes.get(at..).unwrap_or_default();
+                let rows = updates::<D>(rest, lane.parts().0.statement_bytes());
+                let schema = record.schema();
+                if rows.len() > 1 && updated(lane, tenant, schema, &rows).await? {
+                    outcomes.extend(rows.iter().map(|(_, expected, _)| Outcome::Written(expected + 1)));
+                } else {
+                    // One by one, the one that is in the way shows.
+                    single = Some(at + rows.len().max(1));
+                }
             }
             Write::Update { id, expected, record } => {
                 let sql = compile::update::<D>(tenant, *id, *expected, record);
@@ -66,6 +81,60 @@ pub(super) async fn all<D: Dialect>(
         }
     }
     Ok(outcomes)
+}
+
+/// The longest run of updates from the first that one statement can carry, under the same rules as [`run`].
+fn updates<D: Dialect>(writes: &[Write], most: usize) -> Vec<(Uuid, Version, &Record)> {
+    let mut rows: Vec<(Uuid, Version, &Record)> = Vec::new();
+    let mut ids = HashSet::new();
+    let mut bytes = 0;
+    for write in writes {
+        let Write::Update { id, expected, record } = write else {
+            break;
+        };
+        let schema = record.schema();
+        let room = (D::MAX_BINDS / (schema.fields.len() + 2)).min(UPDATES);
+        let other = rows
+            .first()
+            .is_some_and(|(_, _, first)| !std::ptr::eq(first.schema(), schema));
+        if other || rows.len() == room || !ids.insert(*id) {
+            break;
+        }
+        if most < usize::MAX {
+            bytes += 64 + record.values().iter().map(size).sum::<usize>();
+            if bytes > most && !rows.is_empty() {
+                break;
+            }
+        }
+        rows.push((*id, *expected, record));
+    }
+    if !rows.is_empty() {
+        rows.truncate(1 << rows.len().ilog2());
+    }
+    rows
+}
+
+/// Updates them all, or none of them: then one has another version, or a unique key is taken.
+async fn updated<D: Dialect>(
+    lane: &mut Lane<D>,
+    tenant: &TenantId,
+    schema: &'static Schema,
+    rows: &[(Uuid, Version, &Record)],
+) -> Result<bool> {
+    lane.step(Control::Mark).await?;
+    let done = lane.execute(compile::updates::<D>(schema, tenant, rows)).await;
+    match done {
+        Ok(changed) if changed == rows.len() as u64 => {
+            lane.step(Control::Keep).await?;
+            Ok(true)
+        }
+        Ok(_) | Err(Fault::Taken(_)) => {
+            lane.step(Control::Undo).await?;
+            lane.step(Control::Keep).await?;
+            Ok(false)
+        }
+        Err(fault) => Err(named(schema, fault)),
+    }
 }
 
 type Rows<'a> = Vec<(Uuid, &'a Record)>;

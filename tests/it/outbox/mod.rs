@@ -1,6 +1,7 @@
 //! The outbox on real databases, with processes that die: what the databases and a mail sink hold is read with programs
 //! that are not ours.
 
+mod clock;
 mod kill;
 mod unique;
 
@@ -87,7 +88,16 @@ impl Place {
         let mut client = match scheme {
             "sqlite" => {
                 let mut client = Command::new("sqlite3");
-                client.args(["-readonly", "-separator", "\t", rest, &sql]);
+                // The store may still be closing its file.
+                client.args([
+                    "-readonly",
+                    "-cmd",
+                    ".timeout 10000",
+                    "-separator",
+                    "\t",
+                    rest,
+                    &sql,
+                ]);
                 client
             }
             "postgres" => {

@@ -208,6 +208,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     const DROP_INDEX_ON: bool = false;
     /// What makes a claim pass over rows that another one is taking.
     const SKIP_LOCKED: &'static str = "";
+    /// Whether records updated one after the other are carried out in one statement.
+    const UPDATES_TOGETHER: bool = false;
     /// Asks what time it is there, in microseconds since 1970; empty where that is this process's own clock.
     const NOW: &'static str = "";
     /// What makes a question hold the rows it answers until the unit of work ends.

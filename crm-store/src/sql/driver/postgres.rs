@@ -455,6 +455,7 @@ impl Dialect for Postgres {
     const INDEX_SORT: &'static str = " ASC NULLS FIRST";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
+    const UPDATES_TOGETHER: bool = true;
     const NOW: &'static str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     const EXACT_JSON: bool = false;
     // Beside an exact number the type of a parameter would be inferred as that.
