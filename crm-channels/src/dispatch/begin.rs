@@ -71,13 +71,13 @@ impl Dispatcher {
             Ok(blocked) => blocked,
             Err(error) => return self.not_now(begun, jobs, &error),
         };
-        for mut job in jobs {
+        for job in jobs {
             match blocked.get(&job.lease.id) {
                 Some(at) => {
                     let why = "an earlier message goes first";
                     begun.ended.push((job, What::snooze(*at, why)));
                 }
-                None => match self.look(ctx, &mut job) {
+                None => match self.look(ctx, &job) {
                     Look::Ask(route) => ready.push((job, route)),
                     Look::Over(what) => begun.ended.push((job, what)),
                 },
@@ -168,18 +168,15 @@ impl Dispatcher {
 
     /// What is known without asking anybody: whether the message still makes sense, and who would take it. None when it
     /// is only recorded.
-    fn look(&self, ctx: &Context, job: &mut Job) -> Look {
-        let entry = &mut job.entry;
+    fn look(&self, ctx: &Context, job: &Job) -> Look {
+        let entry = &job.entry;
         let over = |state, why: &str| Look::Over(What::End(End::new(state, why)));
-        if entry.send_started_at.take().is_some() {
+        if entry.maybe_sent && !entry.repeats() {
             // Its dispatcher died while sending: nobody knows how far it came.
-            entry.maybe_sent = true;
-            if !entry.repeats() {
-                return over(
-                    resolved(OutboxState::Unknown, true, entry.delivery),
-                    "the dispatcher died while sending; not repeated",
-                );
-            }
+            return over(
+                resolved(OutboxState::Unknown, true, entry.delivery),
+                "the dispatcher died while sending; not repeated",
+            );
         }
         let known = resolved(OutboxState::Queued, entry.maybe_sent, entry.delivery);
         if known != OutboxState::Queued {

@@ -1,7 +1,7 @@
 //! Taking messages out of the queue, and keeping them.
 
 use crm_core::query::{Assign, Claim, Filter, Order};
-use crm_core::record::Stored;
+use crm_core::record::{Stored, Value};
 use crm_core::{Context, Result, Uuid};
 
 use super::Dispatcher;
@@ -46,7 +46,12 @@ impl Dispatcher {
             ] {
                 let most = most.min(room(&claimed));
                 if most > 0 {
-                    let more = [Assign::Add(count, 1)];
+                    let mut more = vec![Assign::Add(count, 1)];
+                    if count == "crash_count" {
+                        // Nobody knows how far it came; from now on it is not begun again until it is.
+                        more.push(Assign::Set("maybe_sent", true.into()));
+                        more.push(Assign::Set("send_started_at", Value::Null));
+                    }
                     let found = self
                         .take(ctx, token, gone(which), "lease_until", most, &more)
                         .await?;
