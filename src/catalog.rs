@@ -32,7 +32,12 @@ pub fn catalog() -> Catalog {
     for scheme in ["memory", "record"] {
         catalog.absent::<dyn Mailer>(scheme, "outreach");
     }
-    for (scheme, feature) in [("memory", "outreach"), ("twilio", "twilio"), ("aliyun", "aliyun")] {
+    for (scheme, feature) in [
+        ("memory", "outreach"),
+        ("twilio", "twilio"),
+        ("aliyun", "aliyun"),
+        ("vendor", "http-provider"),
+    ] {
         catalog.absent::<dyn SmsSender>(scheme, feature);
         catalog.absent::<dyn VoiceCaller>(scheme, feature);
     }

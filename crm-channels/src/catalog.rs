@@ -5,7 +5,8 @@ use crm_core::memory::{MemorySms, MemoryVoice};
 use crm_core::registry::Catalog;
 
 /// Adds the providers of this crate to a catalogue, for each capability by the scheme of their URL: mailers `smtp`,
-/// `smtps`, `file`, `memory`, `record`; SMS senders and voice callers `twilio`, `aliyun`, `memory`. What was left out when compiling
+/// `smtps`, `file`, `memory`, `record`; SMS senders and voice callers `twilio`, `aliyun`, `vendor`
+/// (a description in a file), `memory`. What was left out when compiling
 /// answers with its feature.
 pub fn register(catalog: &mut Catalog) {
     crate::mail::register(catalog);
@@ -39,7 +40,23 @@ pub fn register(catalog: &mut Catalog) {
             Ok(Arc::new(AliyunVoice::build("aliyun", config)?) as Arc<dyn VoiceCaller>)
         });
     }
-    for (scheme, feature) in [("twilio", "twilio"), ("aliyun", "aliyun")] {
+    #[cfg(feature = "http-provider")]
+    {
+        use crate::http::{HttpSms, HttpVendorConfig, HttpVoice};
+        catalog.register::<dyn SmsSender, _, _>("vendor", |url| async move {
+            let config = HttpVendorConfig::from_url(&url)?;
+            Ok(Arc::new(HttpSms::build(&config.scheme.clone(), config)?) as Arc<dyn SmsSender>)
+        });
+        catalog.register::<dyn VoiceCaller, _, _>("vendor", |url| async move {
+            let config = HttpVendorConfig::from_url(&url)?;
+            Ok(Arc::new(HttpVoice::build(&config.scheme.clone(), config)?) as Arc<dyn VoiceCaller>)
+        });
+    }
+    for (scheme, feature) in [
+        ("twilio", "twilio"),
+        ("aliyun", "aliyun"),
+        ("vendor", "http-provider"),
+    ] {
         catalog.absent::<dyn SmsSender>(scheme, feature);
         catalog.absent::<dyn VoiceCaller>(scheme, feature);
     }

@@ -19,6 +19,8 @@ mod catalog;
 pub mod dispatch;
 #[cfg(feature = "vendors")]
 mod exchange;
+#[cfg(feature = "http-provider")]
+pub mod http;
 pub mod inbound;
 pub mod limits;
 pub mod mail;

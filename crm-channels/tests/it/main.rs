@@ -17,9 +17,13 @@ mod crash;
 mod dispatch;
 mod engine;
 mod gate;
+#[cfg(all(feature = "http-provider", feature = "testkit"))]
+mod http;
 mod inbound;
 #[cfg(all(feature = "smtp", feature = "testkit"))]
 mod mail;
+#[cfg(all(feature = "twilio", feature = "testkit"))]
+mod prism;
 #[cfg(all(feature = "twilio", feature = "testkit"))]
 mod twilio;
 #[cfg(feature = "testkit")]

@@ -86,7 +86,8 @@ pub(super) fn classify(failure: Failure, safe: bool, url: &Url) -> Error {
     };
     let error = Error::new(kind, message)
         .operation("http.send")
-        .with("url", shown(url));
+        .with("url", shown(url))
+        .with("heard", if sent { "maybe" } else { "no" });
     if sent && !safe {
         error.effect_unknown()
     } else {

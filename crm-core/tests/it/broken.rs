@@ -345,7 +345,7 @@ impl RecordStore for Faulty {
     }
 }
 
-async fn panics(case: impl Future<Output = ()> + Send + 'static) -> bool {
+pub(crate) async fn panics(case: impl Future<Output = ()> + Send + 'static) -> bool {
     tokio::spawn(case).await.is_err_and(|error| error.is_panic())
 }
 

@@ -9,6 +9,7 @@
 
 mod broken;
 mod consent;
+mod lapses;
 mod memory;
 mod policy;
 mod registry;

@@ -1,0 +1,583 @@
+use std::collections::BTreeMap;
+
+use crm_core::http::HttpConfig;
+use crm_core::message::{Blame, DeliveryState};
+use crm_core::{Error, ErrorKind, Result, Secret};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::answer::Read;
+
+/// A vendor, described by data: as JSON in a file ([`HttpVendorConfig::from_url`]), or built in code.
+///
+/// Texts have places that are filled from the message, each written so that it cannot leave its place (percent-encoded in
+/// a URL or form, a JSON value in JSON, escaped in text): `{{id}}`, `{{to}}` (E.164), `{{to_digits}}`, `{{from}}`,
+/// `{{text}}`, `{{media}}` (a list), `{{recording}}`, `{{times}}`, `{{template.code}}`, `{{template.sign_name}}`,
+/// `{{template.params}}` (an object), `{{param.NAME}}`, `{{reference}}` (in questions), `{{now}}`, `{{now_unix}}`,
+/// `{{secret.NAME}}`, `{{setting.NAME}}`. A place that ends in `?` may stay empty; a field that is only such a place is left
+/// out.
+///
+/// ```
+/// use crm_channels::http::HttpVendorConfig;
+///
+/// let config: HttpVendorConfig = serde_json::from_str(r#"{
+///     "scheme": "acme",
+///     "auth": {"bearer": {"token": "s3cret"}},
+///     "sms": {
+///         "request": {
+///             "url": "https://sms.acme.example/v1/messages",
+///             "body": {"json": {"to": "{{to}}", "text": "{{text}}", "ref": "{{id}}"}}
+///         },
+///         "answer": {
+///             "reference": {"json": "/message/id"},
+///             "code": {"json": "/error/code"},
+///             "rules": [
+///                 {"code": ["bad_number"], "means": "invalid", "blame": "recipient"},
+///                 {"code": ["busy*"], "means": "rate_limited", "wait": 30}
+///             ]
+///         }
+///     }
+/// }"#).unwrap();
+/// assert!(config.validate().is_ok());
+/// assert!(!format!("{config:?}").contains("s3cret"));
+/// ```
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpVendorConfig {
+    /// What the vendor is called: the scheme of the provider, and of the templates that messages keep for it.
+    pub scheme: String,
+    /// Values for `{{secret.NAME}}`.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Secret>,
+    /// Values for `{{setting.NAME}}`.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    /// How every request is authenticated.
+    #[serde(default)]
+    pub auth: Auth,
+    /// How a text message is sent.
+    #[serde(default)]
+    pub sms: Option<Exchange>,
+    /// How a call is made.
+    #[serde(default)]
+    pub voice: Option<Exchange>,
+    /// How the vendor is asked what became of a message.
+    #[serde(default)]
+    pub lookup: Option<LookupSpec>,
+    /// What the vendor tells us, and how it proves who it is.
+    #[serde(default)]
+    pub webhook: Option<WebhookSpec>,
+    /// The HTTP client's settings.
+    #[serde(default)]
+    pub http: HttpConfig,
+}
+
+/// How requests are authenticated.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Auth {
+    /// Not at all, or by places in the request.
+    #[default]
+    None,
+    /// RFC 7617.
+    Basic {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// RFC 6750.
+    Bearer {
+        /// The token.
+        token: Secret,
+    },
+    /// A header of the vendor's own.
+    Header {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: Secret,
+    },
+}
+
+/// A request and how its answer is read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// The request.
+    pub request: RequestSpec,
+    /// The answer.
+    pub answer: AnswerSpec,
+}
+
+/// A request with places.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestSpec {
+    /// The method; `POST` unless said.
+    #[serde(default = "post")]
+    pub method: String,
+    /// The URL.
+    pub url: String,
+    /// Further headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    #[serde(default)]
+    pub body: BodySpec,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+/// The body of a request, with places.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum BodySpec {
+    /// No body.
+    #[default]
+    None,
+    /// JSON.
+    Json(Value),
+    /// A form: pairs in their order, names may repeat. A place alone that is a list comes once for each of its items.
+    Form(Vec<(String, String)>),
+    /// Any text.
+    Text {
+        /// What it is: `application/xml`.
+        content_type: String,
+        /// The text.
+        text: String,
+        /// How the values are written into it.
+        escape: Escape,
+    },
+}
+
+/// How a value is written into a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Escape {
+    /// As XML 1.0 takes it, in content and attributes.
+    Xml,
+    /// As it stands between the quotes of a JSON text.
+    Json,
+    /// Percent-encoded.
+    Url,
+}
+
+/// How an answer is read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerSpec {
+    /// When it is a yes: the status is 2xx and, where this is given, the value is one of these.
+    #[serde(default)]
+    pub success: Option<Expect>,
+    /// Where the vendor's reference stands.
+    pub reference: Read,
+    /// Where the vendor's code of a refusal stands.
+    #[serde(default)]
+    pub code: Option<Read>,
+    /// What refusals mean; the first that fits. What fits none goes by its status.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+}
+
+/// A value that is expected.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// Where it stands.
+    pub at: Read,
+    /// What it may be, as text.
+    pub equals: Vec<String>,
+}
+
+/// What a refusal means.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The statuses it is about: `429`, `4xx`; empty for all.
+    #[serde(default)]
+    pub status: Vec<String>,
+    /// The codes it is about; a `*` at the end stands for any rest; empty for all.
+    #[serde(default)]
+    pub code: Vec<String>,
+    /// What it means.
+    pub means: Means,
+    /// Whose fault it is.
+    #[serde(default)]
+    pub blame: Blame,
+    /// How long to wait, in seconds, where the vendor does not say.
+    #[serde(default)]
+    pub wait: Option<u64>,
+}
+
+/// What a refusal means for the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Means {
+    /// The message or the number is wrong: for good.
+    Invalid,
+    /// The recipient must not be written to: for good.
+    Refused,
+    /// Too many: later.
+    RateLimited,
+    /// The vendor cannot now: later.
+    Unavailable,
+    /// The credentials are wrong.
+    Unauthenticated,
+    /// The account may not.
+    PermissionDenied,
+    /// A setting is wrong.
+    Config,
+    /// It may have been sent: never again by itself.
+    Unknown,
+}
+
+impl Means {
+    pub(super) fn kind(self) -> ErrorKind {
+        match self {
+            Self::Invalid => ErrorKind::Invalid,
+            Self::Refused => ErrorKind::Refused,
+            Self::RateLimited => ErrorKind::RateLimited,
+            Self::Unavailable | Self::Unknown => ErrorKind::Unavailable,
+            Self::Unauthenticated => ErrorKind::Unauthenticated,
+            Self::PermissionDenied => ErrorKind::PermissionDenied,
+            Self::Config => ErrorKind::Config,
+        }
+    }
+
+    pub(super) fn says(self) -> &'static str {
+        match self {
+            Self::Invalid => "the vendor refuses the message or the number",
+            Self::Refused => "the recipient has opted out at the vendor",
+            Self::RateLimited => "the vendor asks to slow down",
+            Self::Unavailable => "the vendor cannot serve now",
+            Self::Unauthenticated => "the vendor refuses our credentials",
+            Self::PermissionDenied => "the vendor does not allow it to this account",
+            Self::Config => "the vendor does not accept a setting of ours",
+            Self::Unknown => "the vendor does not know whether it was sent",
+        }
+    }
+}
+
+/// How the vendor is asked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LookupSpec {
+    /// The request, with `{{reference}}` or `{{id}}` in it.
+    pub request: RequestSpec,
+    /// Statuses that say that the vendor knows nothing of it. 404 unless said.
+    #[serde(default = "not_found")]
+    pub unknown: Vec<u16>,
+    /// Where the vendor's word for the state stands.
+    pub state: Read,
+    /// Where the vendor's reference stands, for questions by `{{id}}`.
+    #[serde(default)]
+    pub reference: Option<Read>,
+    /// What its words mean; what is not among them says that the vendor has the message.
+    pub states: BTreeMap<String, StateSpec>,
+}
+
+fn not_found() -> Vec<u16> {
+    vec![404]
+}
+
+/// What a vendor's word for a state means.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateSpec {
+    /// How far the message has come.
+    pub state: DeliveryState,
+    /// Whose fault it is that it did not arrive.
+    #[serde(default)]
+    pub blame: Blame,
+}
+
+/// What the vendor tells us.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSpec {
+    /// How it proves who it is.
+    pub proof: Proof,
+    /// Whether it comes as a form instead of JSON.
+    #[serde(default)]
+    pub form: bool,
+    /// Where in the JSON the list of news stands (RFC 6901); without it the whole body is one, or a list of them.
+    #[serde(default)]
+    pub items: Option<String>,
+    /// News about messages of ours.
+    #[serde(default)]
+    pub news: Option<NewsSpec>,
+    /// Messages to us.
+    #[serde(default)]
+    pub message: Option<MessageSpec>,
+    /// What the vendor wants to hear.
+    #[serde(default)]
+    pub reply: ReplySpec,
+}
+
+/// How a call of our URL is proven.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Proof {
+    /// The last part of the path is this secret, of at least 16 characters.
+    Path(Secret),
+    /// A header has this value.
+    Header {
+        /// Its name.
+        name: String,
+        /// The secret.
+        value: Secret,
+    },
+    /// A header has a keyed hash of the body.
+    Hmac {
+        /// Its name.
+        header: String,
+        /// The key.
+        secret: Secret,
+        /// The hash.
+        #[serde(default)]
+        algorithm: HmacKind,
+        /// What stands before it, such as `sha256=`.
+        #[serde(default)]
+        prefix: String,
+    },
+}
+
+/// A keyed hash and how it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HmacKind {
+    /// HMAC-SHA256 in hexadecimal digits.
+    #[default]
+    Sha256Hex,
+    /// HMAC-SHA256 in Base64.
+    Sha256Base64,
+    /// HMAC-SHA1 in hexadecimal digits.
+    Sha1Hex,
+    /// HMAC-SHA1 in Base64.
+    Sha1Base64,
+}
+
+/// Where news stand in each item: JSON pointers (RFC 6901), or the names of a form's fields.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewsSpec {
+    /// The vendor's reference.
+    pub reference: String,
+    /// Our own id.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// The recipient's number.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// The vendor's word for the state.
+    pub state: String,
+    /// The vendor's code.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// When: RFC 3339, or seconds or milliseconds since 1970.
+    #[serde(default)]
+    pub at: Option<String>,
+    /// What the words mean; what is not among them says that the vendor has the message.
+    pub states: BTreeMap<String, StateSpec>,
+}
+
+/// Where messages to us stand in each item, as in [`NewsSpec`]. An item with a text is one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageSpec {
+    /// The vendor's reference.
+    pub reference: String,
+    /// Who wrote.
+    pub from: String,
+    /// Our number.
+    pub to: String,
+    /// What they wrote.
+    pub text: String,
+}
+
+/// What the vendor wants to hear once everything is stored.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplySpec {
+    /// The status, 2xx.
+    pub status: u16,
+    /// The body.
+    #[serde(default)]
+    pub body: String,
+}
+
+impl Default for ReplySpec {
+    fn default() -> Self {
+        Self {
+            status: 204,
+            body: String::new(),
+        }
+    }
+}
+
+fn wrong(setting: &str, message: &'static str) -> Error {
+    Error::config(message).with("setting", setting)
+}
+
+impl HttpVendorConfig {
+    /// Reads the description of a vendor from a file: `vendor:acme.json`, with secrets and settings beside it,
+    /// `vendor:acme.json?secret.token=s3cret&setting.sender=ACME`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the setting, or the line of the file; never a secret.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let rest = url.strip_prefix("vendor:").unwrap_or(url);
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = crate::exchange::decoded(path.strip_prefix("//").unwrap_or(path));
+        if path.is_empty() {
+            return Err(wrong("path", "the file is missing; write it as vendor:acme.json"));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            wrong("path", "the vendor's description cannot be read")
+                .with("path", &path)
+                .source(e)
+        })?;
+        let mut config: Self = serde_json::from_str(&text).map_err(|e| {
+            // The parser's own words may hold a value of the file, and so a secret.
+            wrong("path", "the vendor's description is not what it should be")
+                .with("path", &path)
+                .with("line", e.line())
+                .with("column", e.column())
+        })?;
+        for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            match key.split_once('.') {
+                Some(("secret", name)) => {
+                    config.secrets.insert(name.to_owned(), Secret::new(value));
+                }
+                Some(("setting", name)) => {
+                    config.settings.insert(name.to_owned(), value.into_owned());
+                }
+                _ if key == "allow" => config.http.allow.push(value.parse()?),
+                _ => {
+                    return Err(wrong(
+                        &key,
+                        "unknown setting; known are secret.NAME, setting.NAME, allow",
+                    ));
+                }
+            }
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every setting, and every place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        let word = |text: &str| {
+            (1..=32).contains(&text.len())
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        };
+        if !word(&self.scheme) {
+            return Err(wrong(
+                "scheme",
+                "a vendor is named with 1 to 32 of a-z, 0-9, - and _",
+            ));
+        }
+        if self.sms.is_none() && self.voice.is_none() && self.webhook.is_none() {
+            return Err(wrong(
+                "sms",
+                "nothing is described: neither sms nor voice nor webhook",
+            ));
+        }
+        if let Auth::Header { name, value } = &self.auth {
+            header("auth", name, value.expose())?;
+        }
+        for (setting, exchange) in [("sms", &self.sms), ("voice", &self.voice)] {
+            if let Some(exchange) = exchange {
+                super::request::Request::parse(setting, &exchange.request, self)?;
+                exchange.answer.validate(setting)?;
+            }
+        }
+        if let Some(lookup) = &self.lookup {
+            super::request::Request::parse("lookup", &lookup.request, self)?;
+            lookup.state.validate("lookup")?;
+            lookup
+                .reference
+                .as_ref()
+                .map_or(Ok(()), |read| read.validate("lookup"))?;
+        }
+        if let Some(webhook) = &self.webhook {
+            match &webhook.proof {
+                Proof::Path(secret) if secret.expose().len() < 16 => {
+                    return Err(wrong(
+                        "webhook",
+                        "a secret part of a path has at least 16 characters",
+                    ));
+                }
+                Proof::Header { value, .. } | Proof::Hmac { secret: value, .. }
+                    if value.expose().len() < 8 =>
+                {
+                    return Err(wrong(
+                        "webhook",
+                        "a secret that proves who calls has at least 8 characters",
+                    ));
+                }
+                _ => {}
+            }
+            if webhook.news.is_none() && webhook.message.is_none() {
+                return Err(wrong(
+                    "webhook",
+                    "nothing is read: neither news nor message is described",
+                ));
+            }
+            if !(200..300).contains(&webhook.reply.status) {
+                return Err(wrong("webhook", "what is stored is confirmed with a 2xx status"));
+            }
+        }
+        self.http.validate()
+    }
+}
+
+impl AnswerSpec {
+    fn validate(&self, setting: &'static str) -> Result<()> {
+        self.reference.validate(setting)?;
+        self.code.as_ref().map_or(Ok(()), |read| read.validate(setting))?;
+        if let Some(success) = &self.success {
+            success.at.validate(setting)?;
+        }
+        for rule in &self.rules {
+            if rule.status.is_empty() && rule.code.is_empty() {
+                return Err(wrong(
+                    setting,
+                    "a rule is about a status or a code; give one of them",
+                ));
+            }
+            let fits = |text: &String| {
+                text.len() == 3
+                    && (text.bytes().all(|b| b.is_ascii_digit())
+                        || (text.ends_with("xx") && text.starts_with(|c: char| c.is_ascii_digit())))
+            };
+            if !rule.status.iter().all(fits) {
+                return Err(wrong(setting, "a status is written 429 or 4xx"));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn header(setting: &'static str, name: &str, value: &str) -> Result<()> {
+    if ::http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return Err(wrong(
+            setting,
+            "a header's name has characters that no header may have",
+        ));
+    }
+    if ::http::HeaderValue::from_str(value).is_err() {
+        return Err(
+            wrong(setting, "a header's value has characters that no header may have").with("header", name),
+        );
+    }
+    Ok(())
+}
