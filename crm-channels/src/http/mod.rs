@@ -26,6 +26,7 @@
 mod answer;
 mod config;
 mod fill;
+mod hook;
 mod request;
 mod webhook;
 
@@ -47,9 +48,10 @@ use serde_json::Value;
 
 pub use answer::Read;
 pub use config::{
-    AnswerSpec, Auth, BodySpec, Escape, Exchange, Expect, HmacKind, HttpVendorConfig, LookupSpec, Means,
-    MessageSpec, NewsSpec, Proof, ReplySpec, RequestSpec, Rule, StateSpec, WebhookSpec,
+    AnswerSpec, Auth, BodySpec, Escape, Exchange, Expect, HttpVendorConfig, LookupSpec, Means, RequestSpec,
+    Rule, StateSpec,
 };
+pub use hook::{HmacKind, MessageSpec, NewsSpec, Proof, ReplySpec, WebhookSpec};
 pub use webhook::HttpWebhook;
 
 use crate::exchange::{Answer, Question, ask, shown};

@@ -12,7 +12,8 @@ use ring::{digest, hmac};
 use serde_json::Value;
 
 use super::answer::text;
-use super::config::{HmacKind, HttpVendorConfig, MessageSpec, NewsSpec, Proof, WebhookSpec};
+use super::config::HttpVendorConfig;
+use super::hook::{HmacKind, MessageSpec, NewsSpec, Proof, WebhookSpec};
 use crate::exchange::shown;
 
 /// The most that one request of a vendor holds.
