@@ -9,7 +9,9 @@
 //! Section `mail`: personalised mails of text and HTML, built, signed and handed to a local sink (`smtp-sink` of Postfix,
 //! started here; `--sink HOST:PORT` takes one that runs). The peers (smtplib, aiosmtplib, `smtp-source`) are in
 //! `benches/peers/`, and the README there has the figures. Section `outbox`: messages from being queued to being settled,
-//! with durable commits on a store (`--store`, else a SQLite file). Every section checks its own answers.
+//! with durable commits on a store (`--store`, else a SQLite file). Section
+//! `render`: subject, text and HTML filled from templates, beside Jinja2 and `string.Template` (`benches/peers/render.py`).
+//! Every section checks its own answers.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,
@@ -25,6 +27,8 @@ mod mail;
 #[cfg(feature = "sqlite")]
 #[path = "channels/outbox.rs"]
 mod outbox;
+#[path = "channels/render.rs"]
+mod render;
 
 use std::time::{Duration, Instant};
 
@@ -80,6 +84,9 @@ fn main() -> Result<()> {
     let wanted = |name: &str| arguments.section.is_empty() || arguments.section.iter().any(|s| s == name);
     if wanted("mail") {
         runtime.block_on(mail::run(&arguments))?;
+    }
+    if wanted("render") {
+        runtime.block_on(render::run(&arguments))?;
     }
     #[cfg(feature = "sqlite")]
     if wanted("outbox") {

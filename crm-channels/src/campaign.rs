@@ -92,7 +92,7 @@ pub struct CampaignPreview {
     pub will_go: u64,
     /// Those without an e-mail address that works.
     pub no_address: u64,
-    /// Those without a consent in force.
+    /// Those without a consent in force, or all when the purpose is not the one on record.
     pub no_consent: u64,
     /// Those whose address is suppressed.
     pub suppressed: u64,
@@ -250,7 +250,7 @@ impl CampaignPreview {
 
     fn refuse(&mut self, decision: &Decision) {
         match decision.rule() {
-            "consent" => self.no_consent += 1,
+            "consent" | "purpose" => self.no_consent += 1,
             "suppression" => self.suppressed += 1,
             _ => self.no_address += 1,
         }

@@ -20,7 +20,9 @@
 //! assert_eq!(error.context("variable"), Some("city"));
 //! ```
 
+mod compile;
 mod part;
+mod said;
 mod scan;
 mod segments;
 mod source;
@@ -31,13 +33,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use crm_core::customer::PhoneNumber;
-use crm_core::message::{
-    Channel, Email, Mailbox, MessageId, Sms, VendorTemplate, VendorTemplates, VoiceCall, VoiceStep,
-};
+use crm_core::message::Channel;
 use crm_core::{Error, Result};
 
+pub(crate) use compile::check_variables;
+use compile::{Compiled, VendorParts, compile, fill, spoken};
 pub(crate) use part::{Escape, Part};
+pub use said::{EmailText, SmsText, TemplatePreview, VoiceText};
 pub use segments::{Encoding, PriceTable, Segments};
 pub use source::{EmailSource, SmsSource, TemplateSource, VendorSource, VoiceSource};
 pub use store::{TEMPLATE, Templates};
@@ -58,133 +60,6 @@ pub(crate) const VARIABLES: [&str; 8] = [
 /// A template, checked and split: cheap to clone, cheap to fill. See the [module](self).
 #[derive(Clone)]
 pub struct Template(Arc<Compiled>);
-
-struct Compiled {
-    source: TemplateSource,
-    version: Option<i64>,
-    email: BTreeMap<String, EmailParts>,
-    sms: BTreeMap<String, SmsParts>,
-    voice: BTreeMap<String, VoiceParts>,
-}
-
-struct EmailParts {
-    subject: Part,
-    text: Option<Part>,
-    html: Option<Part>,
-}
-
-struct SmsParts {
-    text: Part,
-    vendors: BTreeMap<String, VendorParts>,
-}
-
-struct VoiceParts {
-    steps: Vec<VoiceStep>,
-    /// The texts of all steps that speak, in order.
-    texts: Vec<Part>,
-    vendors: BTreeMap<String, VendorParts>,
-}
-
-struct VendorParts {
-    code: String,
-    sign_name: Option<String>,
-    params: BTreeMap<String, Part>,
-}
-
-/// What an e-mail says to one person. `Debug` shows nothing of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EmailText {
-    /// The subject.
-    pub subject: String,
-    /// The text; empty when it is to be made from the HTML.
-    pub text: String,
-    /// The HTML.
-    pub html: Option<String>,
-}
-
-impl EmailText {
-    /// The mail.
-    pub fn into_email(self, id: MessageId, from: Mailbox, to: Mailbox) -> Email {
-        let mut mail = Email::new(id, from, to, &self.subject, &self.text);
-        mail.html = self.html;
-        mail
-    }
-}
-
-impl fmt::Debug for EmailText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EmailText(..)")
-    }
-}
-
-/// What an SMS or a phone call says to one person where the vendor keeps no template. `Debug` shows nothing of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SmsText {
-    /// The text.
-    pub text: String,
-    /// What a vendor that keeps templates sends instead, by scheme.
-    pub templates: VendorTemplates,
-}
-
-impl SmsText {
-    /// The SMS.
-    pub fn into_sms(self, id: MessageId, to: PhoneNumber) -> Sms {
-        let mut sms = Sms::new(id, to, self.text);
-        sms.templates = self.templates;
-        sms
-    }
-
-    /// Into how many parts it is divided.
-    pub fn segments(&self) -> Segments {
-        Segments::of(&self.text)
-    }
-}
-
-impl fmt::Debug for SmsText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SmsText(..)")
-    }
-}
-
-/// What a phone call says to one person. `Debug` shows nothing of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct VoiceText {
-    /// What happens.
-    pub steps: Vec<VoiceStep>,
-    /// What a vendor that keeps templates speaks instead, by scheme.
-    pub templates: VendorTemplates,
-}
-
-impl VoiceText {
-    /// The call.
-    pub fn into_call(self, id: MessageId, to: PhoneNumber) -> VoiceCall {
-        let mut call = VoiceCall::new(id, to, self.steps);
-        call.templates = self.templates;
-        call
-    }
-}
-
-impl fmt::Debug for VoiceText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("VoiceText(..)")
-    }
-}
-
-/// What a template would say, with `[name]` where a value is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TemplatePreview {
-    /// As e-mail.
-    pub email: Option<EmailText>,
-    /// As SMS.
-    pub sms: Option<SmsText>,
-    /// Into how many parts the SMS is divided.
-    pub segments: Option<Segments>,
-    /// As phone call.
-    pub voice: Option<VoiceText>,
-    /// The variables that have neither a value nor, everywhere, a default.
-    pub missing: Vec<String>,
-}
 
 impl Template {
     /// An e-mail template with a text part, in one language.
@@ -471,135 +346,6 @@ fn says_nothing(name: &str, channel: Channel, locale: &str) -> Error {
     } else {
         error.with("template", name)
     }
-}
-
-/// Refuses a variable that neither a customer nor `more` has.
-pub(crate) fn check_variables(part: &Part, more: &[String]) -> Result<()> {
-    for name in part.variables() {
-        let root = name.split('.').next().unwrap_or_default();
-        if VARIABLES.contains(&name) || root == "attributes" || more.iter().any(|known| known == root) {
-            continue;
-        }
-        let mut known = VARIABLES.join(", ");
-        for name in std::iter::once("attributes.<name>").chain(more.iter().map(String::as_str)) {
-            known.push_str(", ");
-            known.push_str(name);
-        }
-        return Err(Error::invalid("a template names a variable that is not known")
-            .with("field", part.field())
-            .with("variable", name)
-            .with("known", known));
-    }
-    Ok(())
-}
-
-fn compile(source: &TemplateSource, version: Option<i64>) -> Result<Compiled> {
-    let mut compiled = Compiled {
-        source: source.clone(),
-        version,
-        email: BTreeMap::new(),
-        sms: BTreeMap::new(),
-        voice: BTreeMap::new(),
-    };
-    let part = |field, locale: &str, text: &str| Part::compile(field, locale, Escape::Text, text);
-    let vendors =
-        |locale: &str, all: &BTreeMap<String, VendorSource>| -> Result<BTreeMap<String, VendorParts>> {
-            all.iter()
-                .map(|(scheme, vendor)| {
-                    if vendor.code.trim().is_empty() {
-                        return Err(Error::invalid("a vendor's template has a code")
-                            .with("field", "vendors")
-                            .with("vendor", scheme)
-                            .with("locale", locale));
-                    }
-                    let params = vendor
-                        .params
-                        .iter()
-                        .map(|(name, text)| Ok((name.clone(), part("vendors", locale, text)?)))
-                        .collect::<Result<_>>()?;
-                    Ok((
-                        scheme.clone(),
-                        VendorParts {
-                            code: vendor.code.clone(),
-                            sign_name: vendor.sign_name.clone(),
-                            params,
-                        },
-                    ))
-                })
-                .collect()
-        };
-    for (locale, email) in &source.email {
-        let parts = EmailParts {
-            subject: Part::compile("subject", locale, Escape::Header, &email.subject)?,
-            text: match (&email.html, email.text.trim().is_empty()) {
-                (Some(_), true) => None,
-                _ => Some(part("text", locale, &email.text)?),
-            },
-            html: email
-                .html
-                .as_deref()
-                .map(|html| Part::compile("html", locale, Escape::Html, html))
-                .transpose()?,
-        };
-        compiled.email.insert(locale.clone(), parts);
-    }
-    for (locale, sms) in &source.sms {
-        if sms.text.trim().is_empty() && sms.vendors.is_empty() {
-            return Err(Error::invalid("an SMS has a text or a vendor's template")
-                .with("field", "text")
-                .with("locale", locale));
-        }
-        let parts = SmsParts {
-            text: part("text", locale, &sms.text)?,
-            vendors: vendors(locale, &sms.vendors)?,
-        };
-        compiled.sms.insert(locale.clone(), parts);
-    }
-    for (locale, voice) in &source.voice {
-        if voice.steps.is_empty() && voice.vendors.is_empty() {
-            return Err(Error::invalid("a call has steps or a vendor's template")
-                .with("field", "steps")
-                .with("locale", locale));
-        }
-        let mut texts = Vec::new();
-        let mut steps = voice.steps.clone();
-        spoken(&mut steps, &mut |text| texts.push(part("steps", locale, text)));
-        let parts = VoiceParts {
-            texts: texts.into_iter().collect::<Result<_>>()?,
-            steps,
-            vendors: vendors(locale, &voice.vendors)?,
-        };
-        compiled.voice.insert(locale.clone(), parts);
-    }
-    Ok(compiled)
-}
-
-/// Every text that is spoken, in order.
-fn spoken(steps: &mut [VoiceStep], each: &mut dyn FnMut(&mut String)) {
-    for step in steps {
-        match step {
-            VoiceStep::Say { text, .. } => each(text),
-            VoiceStep::Gather { prompt, .. } => spoken(prompt, each),
-            _ => {}
-        }
-    }
-}
-
-fn fill(vendors: &BTreeMap<String, VendorParts>, vars: &Variables<'_>) -> Result<VendorTemplates> {
-    vendors
-        .iter()
-        .map(|(scheme, vendor)| {
-            let params = vendor
-                .params
-                .iter()
-                .map(|(name, part)| Ok((name.clone(), part.render(vars)?)))
-                .collect::<Result<_>>()?;
-            let mut template = VendorTemplate::new(&vendor.code);
-            template.sign_name.clone_from(&vendor.sign_name);
-            template.params = params;
-            Ok((scheme.clone(), template))
-        })
-        .collect()
 }
 
 impl fmt::Debug for Template {

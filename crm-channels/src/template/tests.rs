@@ -4,6 +4,8 @@ use crm_core::ErrorKind;
 use proptest::prelude::*;
 use serde_json::json;
 
+use crm_core::message::{Channel, VoiceStep};
+
 use super::*;
 
 fn text(source: &str) -> Part {

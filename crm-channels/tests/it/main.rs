@@ -22,6 +22,7 @@ mod http;
 mod inbound;
 #[cfg(all(feature = "smtp", feature = "testkit"))]
 mod mail;
+mod template;
 #[cfg(all(feature = "twilio", feature = "testkit"))]
 mod prism;
 #[cfg(all(feature = "twilio", feature = "testkit"))]

@@ -46,6 +46,7 @@ mod registered;
 mod rules;
 mod setting;
 mod state;
+mod suppress;
 mod suppression;
 mod verdict;
 

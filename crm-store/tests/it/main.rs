@@ -12,6 +12,7 @@
 mod batch;
 #[cfg(feature = "cached")]
 mod cached;
+mod caps;
 mod changes;
 mod child;
 mod conformance;
