@@ -116,13 +116,6 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    fn fit(error: Error) -> Self {
-        Self {
-            error,
-            fit: true,
-            stale: false,
-        }
-    }
     fn unfit(error: Error) -> Self {
         Self {
             error,
@@ -158,7 +151,18 @@ impl Talk<'_> {
         letter
             .envelope
             .fits(&self.link.abilities)
-            .map_err(|error| Failed::fit(error.operation("mail.send")))?;
+            .map_err(|error| Failed {
+                error: error.operation("mail.send"),
+                fit: !opened,
+                stale: false,
+            })?;
+        // What comes unasked is a goodbye, or an answer that would pass for one to us.
+        if !opened && !self.link.is_quiet() {
+            return Err(Failed {
+                stale: true,
+                ..Failed::unfit(broken(Phase::From, Broken::Closed))
+            });
+        }
         self.open(&letter.envelope, opened).await?;
         self.link.used += 1;
         self.hand_over(letter).await
@@ -256,6 +260,13 @@ impl Talk<'_> {
     /// The content, and behind it the envelope of the next message where there is one.
     async fn hand_over(&mut self, letter: &Letter) -> Result<Reply, Failed> {
         let recipient = letter.envelope.to.as_str();
+        // An answer before the question would acknowledge what was never said.
+        if !self.link.is_quiet() {
+            return Err(Failed::unfit(broken(
+                Phase::Data,
+                Broken::Garbage("it spoke out of turn"),
+            )));
+        }
         let abilities = &self.link.abilities;
         if abilities.pipelining && self.link.used < self.per_connection {
             self.slot.invite(|envelope| envelope.fits(abilities).is_ok());

@@ -235,6 +235,21 @@ async fn answers_that_are_shifted_never_pass_for_a_yes() {
         send(&smtp, mail_to("b@example.org")).await.unwrap();
         assert_eq!(sink.connections(), 2, "such a connection is not used again");
     }
+    // A yes to the end of the message before its beginning.
+    let sink = SmtpSink::start().await.unwrap();
+    sink.fault(
+        SmtpStep::Data,
+        SmtpFault::reply("354 go on\r\n250 2.0.0 Ok: queued as NEVER"),
+    );
+    let early = send(&mailer(&sink, ""), mail_to("a@example.org"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (early.context("phase"), early.effect()),
+        (Some("data"), Effect::None),
+        "{early}"
+    );
+    assert!(!String::from_utf8(sink.said()).unwrap().contains("Subject"));
     let sink = SmtpSink::start().await.unwrap();
     sink.fault(SmtpStep::End, SmtpFault::reply("354 what else"));
     let odd = send(&mailer(&sink, ""), mail_to("a@example.org"))
