@@ -373,7 +373,10 @@ mod tests {
             ("api.dublin.ie1.twilio.com", "api.dublin.ie1.twilio.com"),
             ("api.twilio.com?region=au1", "api.au1.twilio.com"),
             ("api.twilio.com?edge=sydney", "api.sydney.us1.twilio.com"),
-            ("api.twilio.com?edge=sydney&region=au1", "api.sydney.au1.twilio.com"),
+            (
+                "api.twilio.com?edge=sydney&region=au1",
+                "api.sydney.au1.twilio.com",
+            ),
             (
                 "api.twilio.com?base_url=https://proxy.example/twilio/",
                 "proxy.example",

@@ -22,9 +22,9 @@ mod http;
 mod inbound;
 #[cfg(all(feature = "smtp", feature = "testkit"))]
 mod mail;
-mod template;
 #[cfg(all(feature = "twilio", feature = "testkit"))]
 mod prism;
+mod template;
 #[cfg(all(feature = "twilio", feature = "testkit"))]
 mod twilio;
 #[cfg(feature = "testkit")]
