@@ -3,6 +3,7 @@
 
 mod clock;
 mod kill;
+mod news;
 mod unique;
 
 use std::io::Write as _;
