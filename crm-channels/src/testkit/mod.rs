@@ -37,6 +37,6 @@ mod smtp;
 mod twilio;
 
 pub use aliyun::{FakeAliyun, TakenByAliyun};
-pub use server::{Fault, Heard, Reply, VendorServer};
+pub use server::{Fault, Heard, Reply, VendorServer, deliver};
 pub use smtp::{SmtpFault, SmtpSink, SmtpStep, SunkMail};
 pub use twilio::{FakeTwilio, TakenByTwilio};

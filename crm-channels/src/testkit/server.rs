@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crm_core::Result;
-use crm_core::http::{AllowEntry, HttpConfig};
+use crm_core::capability::WebhookRequest;
+use crm_core::http::{AllowEntry, HttpClient, HttpConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -193,6 +194,39 @@ impl fmt::Debug for VendorServer {
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
+}
+
+/// Makes a callback as the vendor does: sends the request to its URL, and gives the status of the answer. Send it twice,
+/// or several in another order, to be as unreliable as vendors are.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use crm_channels::testkit::{Reply, VendorServer, deliver};
+/// use crm_core::capability::WebhookRequest;
+/// use crm_core::http::HttpClient;
+///
+/// // The host's own server, here one that says yes to everything.
+/// let host = VendorServer::start(|_| Reply::json(200, "{}")).await.unwrap();
+/// let client = HttpClient::new(host.http()).unwrap();
+/// let callback = WebhookRequest::post(host.url().join("/hooks/vendor?message=7").unwrap(), "status=delivered");
+/// assert_eq!(deliver(&client, &callback).await.unwrap(), 200);
+/// assert_eq!(host.heard()[0].target, "/hooks/vendor?message=7");
+/// # });
+/// ```
+///
+/// # Errors
+/// Those of [`HttpClient::send`].
+pub async fn deliver(client: &HttpClient, callback: &WebhookRequest) -> Result<u16> {
+    let mut request = ::http::Request::builder()
+        .method(callback.method.as_str())
+        .uri(callback.url.as_str());
+    for (name, value) in &callback.headers {
+        request = request.header(name, value);
+    }
+    let request = request
+        .body(callback.body.clone().into())
+        .map_err(|e| crm_core::Error::invalid("the callback is no request").source(e))?;
+    Ok(client.send(request).await?.status.as_u16())
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
