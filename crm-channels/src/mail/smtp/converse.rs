@@ -2,8 +2,12 @@
 
 use std::fmt::Write as _;
 
+use crm_core::customer::EmailAddress;
 use crm_core::message::Email;
 use crm_core::{Error, Result};
+use lettre::Address;
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
+use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
 
 use super::config::Times;
 use super::error::{Phase, broken, classify, odd};
@@ -14,9 +18,9 @@ use super::reply::Reply;
 /// Who it is from and to whom, as the server is told.
 #[derive(Debug, Clone)]
 pub(super) struct Envelope {
-    from: String,
-    to: String,
-    bytes: u64,
+    from: Address,
+    to: Address,
+    bytes: usize,
     /// Needs SMTPUTF8 (RFC 6531).
     utf8: bool,
 }
@@ -25,23 +29,20 @@ impl Envelope {
     /// # Errors
     /// [`crm_core::ErrorKind::Invalid`] when an address has characters that no command may have.
     pub(super) fn of(mail: &Email, bytes: &[u8], utf8: bool) -> Result<Self> {
-        let address = |text: &str, field: &'static str| {
+        let address = |email: &EmailAddress, field: &'static str| {
             let forbidden = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>');
-            if text.contains(forbidden) {
-                return Err(Error::invalid("an address that SMTP cannot carry").with("field", field));
-            }
-            Ok(text.to_owned())
+            let address = Address::new(email.local(), email.domain()).ok();
+            address
+                .filter(|_| !email.as_str().contains(forbidden))
+                .ok_or_else(|| Error::invalid("an address that SMTP cannot carry").with("field", field))
         };
         let from = mail.bounces_to.as_ref().unwrap_or(&mail.from.address);
-        let (from, to) = (
-            address(from.as_str(), "from")?,
-            address(mail.to.address.as_str(), "to")?,
-        );
+        let to = &mail.to.address;
         Ok(Self {
-            utf8: utf8 || !from.is_ascii() || !to.is_ascii(),
-            from,
-            to,
-            bytes: bytes.len() as u64,
+            utf8: utf8 || !from.as_str().is_ascii() || !to.as_str().is_ascii(),
+            from: address(from, "from")?,
+            to: address(to, "to")?,
+            bytes: bytes.len(),
         })
     }
 
@@ -57,7 +58,7 @@ impl Envelope {
             );
         }
         match abilities.size {
-            Some(most) if most > 0 && self.bytes > most => {
+            Some(most) if most > 0 && self.bytes as u64 > most => {
                 Err(Error::invalid("the message is larger than this server takes")
                     .with("bytes", self.bytes)
                     .with("most", most)
@@ -68,34 +69,33 @@ impl Envelope {
     }
 
     fn mail(&self, out: &mut String, abilities: &Abilities) {
-        let _ = write!(out, "MAIL FROM:<{}>", self.from);
+        let mut parameters = Vec::new();
         if abilities.size.is_some() {
-            let _ = write!(out, " SIZE={}", self.bytes);
+            parameters.push(MailParameter::Size(self.bytes));
         }
         if self.utf8 {
             // What has such headers is 8-bit (RFC 6531, 3.4).
-            out.push_str(if abilities.eight_bit {
-                " BODY=8BITMIME SMTPUTF8"
-            } else {
-                " SMTPUTF8"
-            });
+            if abilities.eight_bit {
+                parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+            }
+            parameters.push(MailParameter::SmtpUtfEight);
         }
-        out.push_str("\r\n");
+        let _ = write!(out, "{}", Mail::new(Some(self.from.clone()), parameters));
     }
 
     fn recipient(&self, out: &mut String) {
-        let _ = write!(out, "RCPT TO:<{}>\r\n", self.to);
+        let _ = write!(out, "{}", Rcpt::new(self.to.clone(), Vec::new()));
     }
 
     /// Everything before the content, as one group.
     fn opening(&self, link: &Link) -> String {
-        let mut out = String::with_capacity(96 + self.from.len() + self.to.len());
+        let mut out = String::with_capacity(192);
         if link.unclean {
-            out.push_str("RSET\r\n");
+            let _ = write!(out, "{Rset}");
         }
         self.mail(&mut out, &link.abilities);
         self.recipient(&mut out);
-        out.push_str("DATA\r\n");
+        let _ = write!(out, "{Data}");
         out
     }
 }
@@ -179,14 +179,14 @@ impl Talk<'_> {
         self.link.unclean = false;
         if reset {
             if !grouped {
-                self.say(Phase::From, "RSET\r\n").await?;
+                self.say(Phase::From, &Rset.to_string()).await?;
             }
             let reply = self.first().await?;
             if !reply.is_positive() {
                 return Err(Failed {
                     fit: false,
                     stale: true,
-                    ..refused(Phase::From, &reply, &envelope.to)
+                    ..refused(Phase::From, &reply, envelope.to.as_ref())
                 });
             }
         }
@@ -199,11 +199,11 @@ impl Talk<'_> {
         if mail.code == 421 {
             return Err(Failed {
                 stale: true,
-                ..refused(Phase::From, &mail, &envelope.to)
+                ..refused(Phase::From, &mail, envelope.to.as_ref())
             });
         }
         if mail.code != 250 && !grouped {
-            return Err(refused(Phase::From, &mail, &envelope.to));
+            return Err(refused(Phase::From, &mail, envelope.to.as_ref()));
         }
         if !grouped {
             command.clear();
@@ -216,7 +216,7 @@ impl Talk<'_> {
             Err(_) if mail.code != 250 => {
                 return Err(Failed {
                     fit: false,
-                    ..refused(Phase::From, &mail, &envelope.to)
+                    ..refused(Phase::From, &mail, envelope.to.as_ref())
                 });
             }
             Err(failed) => return Err(failed),
@@ -224,22 +224,22 @@ impl Talk<'_> {
         let taken = matches!(recipient.code, 250..=252);
         if mail.code == 250 && (recipient.code == 421 || (!taken && !grouped)) {
             self.link.unclean = true;
-            return Err(refused(Phase::Recipient, &recipient, &envelope.to));
+            return Err(refused(Phase::Recipient, &recipient, envelope.to.as_ref()));
         }
         if !grouped {
-            self.say(Phase::Data, "DATA\r\n").await?;
+            self.say(Phase::Data, &Data.to_string()).await?;
         }
         let data = self.link.reply(self.times.data).await;
         let failed = if mail.code != 250 {
-            Some(refused(Phase::From, &mail, &envelope.to))
+            Some(refused(Phase::From, &mail, envelope.to.as_ref()))
         } else if !taken {
-            Some(refused(Phase::Recipient, &recipient, &envelope.to))
+            Some(refused(Phase::Recipient, &recipient, envelope.to.as_ref()))
         } else {
             None
         };
         let (failed, data) = match (failed, data) {
             (None, Ok(data)) if data.code == 354 => return Ok(()),
-            (None, Ok(data)) => (refused(Phase::Data, &data, &envelope.to), data),
+            (None, Ok(data)) => (refused(Phase::Data, &data, envelope.to.as_ref()), data),
             (None, Err(cause)) => return Err(Failed::unfit(broken(Phase::Data, cause))),
             (Some(failed), Ok(data)) => (failed, data),
             (Some(failed), Err(_)) => return Err(Failed { fit: false, ..failed }),
@@ -259,7 +259,7 @@ impl Talk<'_> {
 
     /// The content, and behind it the envelope of the next message where there is one.
     async fn hand_over(&mut self, letter: &Letter) -> Result<Reply, Failed> {
-        let recipient = letter.envelope.to.as_str();
+        let recipient = letter.envelope.to.as_ref();
         // An answer before the question would acknowledge what was never said.
         if !self.link.is_quiet() {
             return Err(Failed::unfit(broken(

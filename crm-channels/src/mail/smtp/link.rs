@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crm_core::Timestamp;
 use futures_util::FutureExt;
+use lettre::transport::smtp::commands::Quit;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -229,7 +230,8 @@ impl Link {
 
     /// Says goodbye as far as that goes without waiting.
     pub(super) fn farewell(mut self) {
-        let quit = b"QUIT\r\n";
+        let quit = Quit.to_string();
+        let quit = quit.as_bytes();
         let _ = match &mut self.wire {
             Wire::Plain(stream) => stream.try_write(quit).is_ok(),
             Wire::Tls(stream) => {

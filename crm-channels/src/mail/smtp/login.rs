@@ -5,6 +5,9 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crm_core::{Error, ErrorKind, Result};
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::commands::{self, Ehlo, Starttls};
+use lettre::transport::smtp::extension::ClientId;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
@@ -51,7 +54,7 @@ impl Door<'_> {
                 .operation("mail.send")
                 .with("setting", "tls"));
             }
-            let reply = self.ask(&mut link, Phase::Tls, "STARTTLS\r\n").await?;
+            let reply = self.ask(&mut link, Phase::Tls, &Starttls.to_string()).await?;
             if reply.code != 220 {
                 return Err(classify(Phase::Tls, reply.code, &reply.text, ""));
             }
@@ -86,7 +89,11 @@ impl Door<'_> {
 
     async fn hello(&self, link: &mut Link) -> Result<()> {
         let reply = self
-            .ask(link, Phase::Connect, &format!("EHLO {}\r\n", self.hello))
+            .ask(
+                link,
+                Phase::Connect,
+                &Ehlo::new(ClientId::Domain(self.hello.to_owned())).to_string(),
+            )
             .await?;
         if reply.code == 250 {
             link.abilities = Abilities::of(&reply);
@@ -124,22 +131,25 @@ impl Door<'_> {
             );
         };
         let secret = password.expose();
-        let mut reply = match auth {
-            Auth::Auto | Auth::Plain => {
-                let word = STANDARD.encode(format!("\0{user}\0{secret}"));
-                self.ask(link, Phase::Login, &format!("AUTH PLAIN {word}\r\n"))
-                    .await?
-            }
-            Auth::Xoauth2 => {
-                let word = STANDARD.encode(format!("user={user}\x01auth=Bearer {secret}\x01\x01"));
-                self.ask(link, Phase::Login, &format!("AUTH XOAUTH2 {word}\r\n"))
-                    .await?
-            }
-            Auth::Login | Auth::CramMd5 => {
-                let start = format!("AUTH {}\r\n", auth.as_str());
-                self.ask(link, Phase::Login, &start).await?
-            }
+        let credentials = Credentials::new((*user).to_owned(), secret.to_owned());
+        let mechanism = match auth {
+            Auth::Auto | Auth::Plain => Some(Mechanism::Plain),
+            Auth::Xoauth2 => Some(Mechanism::Xoauth2),
+            Auth::Login => Some(Mechanism::Login),
+            // Not one of lettre's.
+            Auth::CramMd5 => None,
         };
+        let start = match mechanism {
+            Some(mechanism) => commands::Auth::new(mechanism, credentials, None)
+                .map_err(|e| {
+                    Error::config("cannot log in so")
+                        .with("setting", "auth")
+                        .source(e)
+                })?
+                .to_string(),
+            None => format!("AUTH {}\r\n", auth.as_str()),
+        };
+        let mut reply = self.ask(link, Phase::Login, &start).await?;
         if reply.code == 334 {
             let words = match auth {
                 Auth::Login => vec![STANDARD.encode(user), STANDARD.encode(secret)],

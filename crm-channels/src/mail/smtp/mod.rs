@@ -34,6 +34,7 @@ use crm_core::message::{Blame, Email, Permitted, Receipt};
 use crm_core::{
     Clock, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Secret, SystemClock,
 };
+use lettre::transport::smtp::commands::Noop;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -285,7 +286,9 @@ impl Provider for SmtpMailer {
         // A kept connection that the server closed meanwhile says nothing about the server.
         if let Some(mut link) = link {
             let mut written = 0;
-            let asked = link.say(b"NOOP\r\n", self.times.command, &mut written).await;
+            let asked = link
+                .say(Noop.to_string().as_bytes(), self.times.command, &mut written)
+                .await;
             if asked.is_ok()
                 && link
                     .reply(self.times.command)
