@@ -361,7 +361,7 @@ fn silent() -> (SocketAddr, Receiver<()>, Sender<()>) {
     std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-        let mut say = |text: &str| (&stream).write_all(text.as_bytes()).unwrap();
+        let say = |text: &str| (&stream).write_all(text.as_bytes()).unwrap();
         say("220 silent\r\n");
         let mut data = false;
         while let Some(Ok(line)) = lines.next() {
