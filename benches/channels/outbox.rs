@@ -13,8 +13,7 @@ use open_crm::message::{Email, Mailbox};
 use open_crm::query::Filter;
 use open_crm::record::{Entity, Record, Write};
 use open_crm::{
-    Clock, Consumer, Context, CustomerId, IdSource, RandomIds, Registry, Secret, SystemClock, TenantId,
-    Timestamp,
+    Consumer, Context, CustomerId, IdSource, RandomIds, Registry, Secret, SystemClock, TenantId, Timestamp,
 };
 
 use super::timed;
