@@ -3,6 +3,7 @@
 //! Use it through the `open-crm` crate.
 //!
 //! - [`Outreach`]: campaigns, single messages, consent; what a host calls
+//! - [`campaign`]: one message to each member of an audience, planned, started, watched, paused, called off
 //! - [`outbox`]: messages waiting in the store, put there in the same unit of work as the business that caused them
 //! - [`Dispatcher`]: takes them from there under fenced leases and hands them to a provider, once, or says so
 //! - [`routing`] picks the provider, [`limits`] say how many may go
@@ -14,7 +15,7 @@
 
 #[cfg(feature = "aliyun")]
 pub mod aliyun;
-mod campaign;
+pub mod campaign;
 mod catalog;
 pub mod dispatch;
 #[cfg(feature = "vendors")]
@@ -34,7 +35,10 @@ mod time;
 #[cfg(feature = "twilio")]
 pub mod twilio;
 
-pub use campaign::{Audience, CampaignPlan, CampaignPreview, CampaignReport, CampaignStatus, LaunchProgress};
+pub use campaign::{
+    Audience, Campaign, CampaignPlan, CampaignPreview, CampaignReport, CampaignState, CampaignStatus,
+    Campaigns, LaunchProgress, Members, Schedule,
+};
 pub use catalog::register;
 pub use dispatch::{Allowed, DispatchSettings, Dispatcher, Mode, ReconcileReport, Redirect, TickReport};
 pub use outbox::{Attempt, OUTBOX, OutboxEntry, OutboxState, Outgoing, Priority};

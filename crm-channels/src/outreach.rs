@@ -17,6 +17,7 @@ use crm_core::{
     Timestamp,
 };
 
+use crate::campaign::{CAMPAIGN, CAMPAIGN_PAGE, CAMPAIGN_RUN};
 use crate::dispatch::{DispatchSettings, Dispatcher, Mode};
 use crate::inbound::{INBOUND, InboundSettings};
 use crate::limits::RATE;
@@ -197,13 +198,16 @@ impl Outreach {
     }
 
     /// What it reads and writes.
-    pub fn schemas() -> [&'static Schema; 18] {
+    pub fn schemas() -> [&'static Schema; 21] {
         let [consent, suppression, alias, purpose, opt_in, count, failure] = Gate::schemas();
         [
             &OUTBOX,
             &RATE,
             &INBOUND,
             &TEMPLATE,
+            &CAMPAIGN,
+            &CAMPAIGN_RUN,
+            &CAMPAIGN_PAGE,
             consent,
             suppression,
             alias,

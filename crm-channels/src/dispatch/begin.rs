@@ -2,6 +2,7 @@
 //! were begun.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crm_core::consent::{Ask, Verdict};
 use crm_core::message::{Message, Permitted, PermittedMessage, Sendable};
@@ -21,6 +22,8 @@ use crate::routing::{Route, Wanted};
 const POISON: i64 = 3;
 /// A message whose dispatcher dies this often before it is begun is given up.
 const NEVER_BEGUN: i64 = 10;
+/// How long an answer about a campaign holds.
+const FRESH: Duration = Duration::from_millis(250);
 
 /// A claimed message.
 #[derive(Debug)]
@@ -71,6 +74,11 @@ impl Dispatcher {
             Ok(blocked) => blocked,
             Err(error) => return self.not_now(begun, jobs, &error),
         };
+        let asked_at = self.now();
+        let campaigns = match self.campaigns(ctx, jobs.iter(), true).await {
+            Ok(campaigns) => campaigns,
+            Err(error) => return self.not_now(begun, jobs, &error),
+        };
         for job in jobs {
             match blocked.get(&job.lease.id) {
                 Some(at) => {
@@ -78,7 +86,12 @@ impl Dispatcher {
                     begun.ended.push((job, What::snooze(*at, why)));
                 }
                 None => match self.look(ctx, &job) {
-                    Look::Ask(route) => ready.push((job, route)),
+                    // One that may be there already is judged by what is known of it first.
+                    Look::Ask(route) => match campaigns.end(&job, self) {
+                        Some(what) => begun.ended.push((job, what)),
+                        None if campaigns.rehearses(&job) => ready.push((job, None)),
+                        None => ready.push((job, route)),
+                    },
                     Look::Over(what) => begun.ended.push((job, what)),
                 },
             }
@@ -163,7 +176,31 @@ impl Dispatcher {
             }
         }
         self.write_begun(ctx, marked, &mut begun).await;
+        if self.now().since(asked_at) > FRESH {
+            self.ask_again(ctx, &mut begun).await;
+        }
         begun
+    }
+
+    /// It took long until they were marked: those whose campaign was paused or cancelled meanwhile are not handed over.
+    async fn ask_again(&self, ctx: &Context, begun: &mut Begun) {
+        let go = std::mem::take(&mut begun.go);
+        match self.campaigns(ctx, go.iter().map(|go| &go.job), false).await {
+            Ok(campaigns) => {
+                for go in go {
+                    match campaigns.end(&go.job, self) {
+                        Some(what) => begun.ended.push((go.job, what)),
+                        None => begun.go.push(go),
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "campaigns cannot be read; trying again");
+                let at = self.now().plus(self.settings.idle.max(super::SECOND));
+                let put_back = go.into_iter().map(|go| (go.job, What::Trouble(at)));
+                begun.ended.extend(put_back);
+            }
+        }
     }
 
     /// What is known without asking anybody: whether the message still makes sense, and who would take it. None when it

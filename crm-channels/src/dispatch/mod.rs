@@ -22,6 +22,7 @@
 //! ```
 
 mod begin;
+mod campaign;
 mod claim;
 mod commit;
 mod hand;
@@ -205,7 +206,7 @@ impl OutboxState {
     /// The news that goes on the timeline with this end.
     pub(crate) fn delivery(self) -> DeliveryState {
         match self {
-            Self::Queued | Self::Leased => DeliveryState::Queued,
+            Self::Queued | Self::Leased | Self::Held => DeliveryState::Queued,
             Self::Sent => DeliveryState::Accepted,
             Self::Recorded => DeliveryState::Recorded,
             Self::Refused | Self::Expired | Self::Cancelled => DeliveryState::Refused,

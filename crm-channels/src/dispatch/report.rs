@@ -12,6 +12,7 @@ pub(super) enum Done {
     Dead,
     Unknown,
     Expired,
+    Cancelled,
     /// Back in the queue without a try, until it may go.
     Snoozed,
     /// Back in the queue without a try: the provider cannot be used for reasons of its own.
@@ -47,6 +48,8 @@ pub struct TickReport {
     pub dead: u64,
     /// Those whose time was over.
     pub expired: u64,
+    /// Those whose campaign was called off.
+    pub cancelled: u64,
     /// Those that may have been sent, to be looked into.
     pub unknown: Vec<MessageId>,
     /// Put back untried.
@@ -71,6 +74,7 @@ impl TickReport {
             Done::Dead => self.dead += 1,
             Done::Unknown => self.unknown.push(id),
             Done::Expired => self.expired += 1,
+            Done::Cancelled => self.cancelled += 1,
             Done::Snoozed => self.snoozed += 1,
             Done::Paused(kind) => {
                 self.released += 1;
@@ -93,6 +97,7 @@ impl TickReport {
         self.failed += other.failed;
         self.dead += other.dead;
         self.expired += other.expired;
+        self.cancelled += other.cancelled;
         self.unknown.extend(other.unknown);
         self.released += other.released;
         self.lease_lost += other.lease_lost;

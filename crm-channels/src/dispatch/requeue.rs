@@ -111,7 +111,7 @@ impl Dispatcher {
             let begun = record.get("send_started_at").is_some_and(|at| !at.is_null());
             match state {
                 OutboxState::Cancelled => return Ok(false),
-                OutboxState::Queued => {}
+                OutboxState::Queued | OutboxState::Held => {}
                 // A dispatcher has it, but has not begun: it will find the lease gone.
                 OutboxState::Leased if !begun => {}
                 _ => {

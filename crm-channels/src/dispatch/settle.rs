@@ -305,7 +305,11 @@ impl Dispatcher {
             // Never called failed while it may lie in the recipient's mailbox.
             let unsent = matches!(
                 state,
-                OutboxState::Dead | OutboxState::Failed | OutboxState::Refused | OutboxState::Expired
+                OutboxState::Dead
+                    | OutboxState::Failed
+                    | OutboxState::Refused
+                    | OutboxState::Expired
+                    | OutboxState::Cancelled
             );
             if entry.maybe_sent && unsent {
                 state = OutboxState::Unknown;
@@ -334,7 +338,8 @@ impl Dispatcher {
                 OutboxState::Failed => Done::Failed,
                 OutboxState::Unknown => Done::Unknown,
                 OutboxState::Expired => Done::Expired,
-                OutboxState::Dead | OutboxState::Cancelled | OutboxState::Queued | OutboxState::Leased => {
+                OutboxState::Cancelled => Done::Cancelled,
+                OutboxState::Dead | OutboxState::Queued | OutboxState::Leased | OutboxState::Held => {
                     Done::Dead
                 }
             };

@@ -187,6 +187,8 @@ pub struct OutboxEntry {
     pub expires_at: Option<Timestamp>,
     /// The campaign, if it belongs to one.
     pub campaign: Option<String>,
+    /// Which of the things the campaign says, if it belongs to one.
+    pub variant: Option<String>,
     /// Who took it, or was asked last.
     pub provider: Option<String>,
     /// The provider's reference.
@@ -212,6 +214,7 @@ impl OutboxEntry {
             run_at: r.timestamp("run_at")?,
             expires_at: r.get("expires_at").and_then(Value::as_timestamp),
             campaign: text(r, "campaign"),
+            variant: text(r, "variant"),
             provider: text(r, "provider"),
             provider_ref: text(r, "provider_ref"),
             last_error: text(r, "last_error"),

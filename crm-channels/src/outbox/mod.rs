@@ -28,7 +28,7 @@ use crm_core::customer::{ContactPointId, CustomerId};
 use crm_core::message::{Email, Message, MessageId, Sendable, Sms, VoiceCall};
 use crm_core::record::{Field, FieldType, Index, Record, Schema, Write};
 use crm_core::{Error, Result, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use entry::{Attempt, OutboxEntry};
 pub(crate) use entry::{Entry, delivery, join_delivery, message, resolved};
@@ -59,11 +59,13 @@ pub enum OutboxState {
     Expired,
     /// It was called back before it was sent.
     Cancelled,
+    /// Kept back: its campaign is paused.
+    Held,
 }
 
 impl OutboxState {
     /// All states.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Queued,
         Self::Leased,
         Self::Sent,
@@ -74,6 +76,7 @@ impl OutboxState {
         Self::Unknown,
         Self::Expired,
         Self::Cancelled,
+        Self::Held,
     ];
 
     /// The state as it is stored.
@@ -89,12 +92,13 @@ impl OutboxState {
             Self::Unknown => "unknown",
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
+            Self::Held => "held",
         }
     }
 
     /// Whether nothing more happens by itself.
     pub fn is_final(self) -> bool {
-        !matches!(self, Self::Queued | Self::Leased)
+        !matches!(self, Self::Queued | Self::Leased | Self::Held)
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -109,7 +113,8 @@ impl fmt::Display for OutboxState {
 }
 
 /// What goes first when several messages are due. Within one of them the longest due goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// When nothing else is due: campaigns.
     Bulk,
@@ -158,6 +163,7 @@ pub static OUTBOX: Schema = Schema {
         Field::new("purpose", FieldType::Json),
         Field::new("message", FieldType::Json).personal(),
         Field::new("campaign", FieldType::Text).nullable(),
+        Field::new("variant", FieldType::Text).nullable(),
         Field::new("dedupe_key", FieldType::Text).nullable().pseudonym(),
         Field::new("decision", FieldType::Json).nullable(),
         Field::new("provider", FieldType::Text).nullable(),
@@ -199,6 +205,7 @@ pub struct Outgoing {
     max_attempts: i64,
     contact_point: Option<ContactPointId>,
     campaign: Option<String>,
+    variant: Option<String>,
     dedupe_key: Option<String>,
     order_key: Option<String>,
     tags: BTreeMap<String, String>,
@@ -217,6 +224,7 @@ impl Outgoing {
             max_attempts: MAX_ATTEMPTS,
             contact_point: None,
             campaign: None,
+            variant: None,
             dedupe_key: None,
             order_key: None,
             tags: BTreeMap::new(),
@@ -297,11 +305,11 @@ impl Outgoing {
         self
     }
 
-    pub(crate) fn campaign(mut self, name: &str, point: ContactPointId) -> Self {
+    pub(crate) fn campaign(mut self, name: &str, variant: &str, point: ContactPointId) -> Self {
         self.dedupe_key = Some(Self::campaign_key(name, point));
         self.campaign = Some(name.to_owned());
+        self.variant = Some(variant.to_owned());
         self.contact_point = Some(point);
-        self.priority = Priority::Bulk;
         self
     }
 
@@ -348,6 +356,7 @@ impl Outgoing {
             .with("purpose", json("purpose", &self.purpose)?)?
             .with("message", message)?
             .with("campaign", self.campaign.clone())?
+            .with("variant", self.variant.clone())?
             .with("dedupe_key", self.dedupe_key.clone())?
             .with("created_at", now)?
             .with("expires_at", self.expires_at)?

@@ -271,6 +271,14 @@ impl Whereabouts {
     }
 }
 
+impl super::Gate {
+    /// The time zones in which somebody may be, as quiet hours judge it: the one they said (an IANA name), else those of
+    /// where their number begins, else those of their country, else the host's default; none when nothing is known.
+    pub fn zones(&self, said: Option<&str>, phone: Option<&str>, country: Option<&str>) -> Vec<TimeZone> {
+        Whereabouts::of(said, phone, country, self.rules().default_zone).zones
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
