@@ -140,7 +140,7 @@ impl Campaigns {
                 rest.push(member);
                 continue;
             }
-            self.take(ready, channel, &member, point, place, &decision, looked)?;
+            self.take(ctx, ready, channel, &member, point, place, &decision, looked)?;
         }
         Ok(rest)
     }
@@ -148,6 +148,7 @@ impl Campaigns {
     #[allow(clippy::too_many_arguments, reason = "all of what is known of one member")]
     fn take(
         &self,
+        ctx: &Context,
         ready: &Ready<'_>,
         channel: Channel,
         member: &Member<'_>,
@@ -165,16 +166,29 @@ impl Campaigns {
             return Ok(());
         }
         let id = self.outreach.ids.fresh();
-        let message = match ready.compose(id, member.variant, channel, member.profile, place)? {
+        let mut message = match ready.compose(id, member.variant, channel, member.profile, place)? {
             Ok(message) => message,
             Err(variable) => {
                 preview.lacks(&variable, customer(member.profile));
                 return Ok(());
             }
         };
+        let variant = ready.variant(member.variant);
+        if let Message::Email(mail) = &mut message {
+            self.outreach
+                .stamp(ctx, mail, customer(member.profile), &plan.purpose)?;
+            // One of each variant tells.
+            if let Some(readiness) = &self.readiness
+                && !preview.variants.contains_key(variant)
+            {
+                let gaps = readiness.gaps(mail, &plan.purpose);
+                preview
+                    .not_ready
+                    .extend(gaps.iter().map(|gap| gap.as_str().to_owned()));
+            }
+        }
         preview.will_go += 1;
         *preview.channels.entry(channel).or_default() += 1;
-        let variant = ready.variant(member.variant);
         match preview.variants.get_mut(variant) {
             Some(count) => *count += 1,
             None => drop(preview.variants.insert(variant.to_owned(), 1)),

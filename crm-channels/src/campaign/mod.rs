@@ -67,6 +67,7 @@ pub(crate) use stored::Run;
 pub use stored::{CAMPAIGN, CAMPAIGN_PAGE, CAMPAIGN_RUN, Campaign, CampaignState};
 
 use crate::Outreach;
+use crate::inbound::BulkReadiness;
 use crate::template::PriceTable;
 use audience::Walk;
 use compose::Ready;
@@ -77,6 +78,7 @@ use plan::TemplateChoice as Choice;
 pub struct Campaigns {
     outreach: Outreach,
     prices: Option<PriceTable>,
+    readiness: Option<BulkReadiness>,
     every: Duration,
 }
 
@@ -86,6 +88,7 @@ impl Outreach {
         Campaigns {
             outreach: self.clone(),
             prices: None,
+            readiness: None,
             every: Duration::from_secs(1),
         }
     }
@@ -128,6 +131,13 @@ impl Campaigns {
     #[must_use]
     pub fn prices(mut self, prices: PriceTable) -> Self {
         self.prices = Some(prices);
+        self
+    }
+
+    /// Starts no campaign whose e-mails lack what mailbox providers and the law ask of those who write to many.
+    #[must_use]
+    pub fn readiness(mut self, readiness: BulkReadiness) -> Self {
+        self.readiness = Some(readiness);
         self
     }
 

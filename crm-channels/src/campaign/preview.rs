@@ -1,6 +1,6 @@
 //! What a campaign would do, or did, to whom, and why not to others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crm_core::consent::Decision;
 use crm_core::customer::CustomerId;
@@ -62,6 +62,8 @@ pub struct CampaignPreview {
     pub sms_unpriced: u64,
     /// The variables that have no value for some.
     pub missing: BTreeMap<String, MissingVariable>,
+    /// What its e-mails lack to go to many ([`super::Campaigns::readiness`]).
+    pub not_ready: BTreeSet<String>,
 }
 
 impl CampaignPreview {
@@ -98,6 +100,7 @@ impl CampaignPreview {
         self.capped += other.capped;
         self.sms_parts += other.sms_parts;
         self.sms_unpriced += other.sms_unpriced;
+        self.not_ready.extend(other.not_ready);
         for (channel, count) in other.channels {
             *self.channels.entry(channel).or_default() += count;
         }

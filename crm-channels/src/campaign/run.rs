@@ -33,8 +33,16 @@ pub struct CampaignTick {
     pub failed: Vec<(String, String)>,
 }
 
-/// Refuses to start while members lack what the template wants.
+/// Refuses to start while e-mails lack what is asked of them, or members what the template wants.
 pub(super) fn complete(plan: &CampaignPlan, preview: &CampaignPreview) -> Result<()> {
+    if !preview.not_ready.is_empty() {
+        let gaps: Vec<&str> = preview.not_ready.iter().map(String::as_str).collect();
+        return Err(Error::invalid(
+            "its e-mails are not ready to go to many: mailbox providers or the law would refuse them; add what is missing",
+        )
+        .with("field", "variants")
+        .with("missing", gaps.join(", ")));
+    }
     let Some((variable, missing)) = preview.missing.iter().next() else {
         return Ok(());
     };

@@ -9,7 +9,7 @@ use crm_core::capability::MailCapability;
 use crm_core::capability::{Mailer, RecordStore};
 use crm_core::memory::MemoryMailer;
 use crm_core::query::Filter;
-use crm_core::{Clock, Consumer, Registry, SystemClock, Timestamp};
+use crm_core::{Consumer, Registry, SystemClock, Timestamp};
 
 use super::{Person, Town, letter};
 use crate::common::{email, evidence, key, mailbox, news};

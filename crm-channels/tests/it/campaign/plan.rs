@@ -139,7 +139,7 @@ proptest! {
                 if shape.suppressed {
                     let address = email(&format!("p{n}@example.org"));
                     town.outreach()
-                        .suppress(&town.w.ctx, &address, SuppressionScope::Marketing, SuppressionReason::Complained)
+                        .suppress(&town.w.ctx, &address, SuppressionScope::Marketing, SuppressionReason::Complaint)
                         .await
                         .unwrap();
                 }
@@ -421,4 +421,42 @@ async fn plans_that_make_no_sense_are_named() {
     plan.variants[0].template = (&letter()).into();
     let error = town.campaigns().plan(&town.w.ctx, &plan).await.unwrap_err();
     assert_eq!(error.context("variant"), Some("a"));
+}
+
+#[tokio::test]
+async fn mail_to_many_has_its_headers_and_what_lacks_is_named_before() {
+    use crm_channels::inbound::{BulkReadiness, LinkKey, Unsubscribe};
+    let town = Town::new().await;
+    let ids = town.settle(&[Person::new("Ana", 1)]).await;
+    let plan = by(&[Channel::Email], Audience::frozen(ids));
+    let ready = BulkReadiness::new("example.com", "1 Main Street, Springfield").unwrap();
+    let campaigns = town.campaigns().readiness(ready.clone());
+    let error = campaigns.launch(&town.w.ctx, &plan, |_| {}).await.unwrap_err();
+    assert_eq!(
+        error.context("missing"),
+        Some("list-unsubscribe, list-unsubscribe-post, postal-address")
+    );
+    assert!(town.rows("spring").await.is_empty());
+
+    let key = LinkKey::new(&crm_core::Secret::new(
+        "a secret for links that only these tests know",
+    ))
+    .unwrap();
+    let links = Unsubscribe::new(key, "https://crm.example.com/".parse().unwrap()).unwrap();
+    let outreach = town.outreach().with_unsubscribe(links);
+    let mut plan = plan;
+    let text = "Hello!\n\n1 Main Street\nSpringfield";
+    plan.variants[0].template = (&Template::new("Hello {{ given_name }}", text).unwrap()).into();
+    let campaigns = outreach.campaigns().readiness(ready);
+    assert_eq!(
+        campaigns.launch(&town.w.ctx, &plan, |_| {}).await.unwrap().queued,
+        1
+    );
+    outreach.dispatcher().unwrap().drain(&town.w.ctx).await.unwrap();
+    let mail = town.w.mailer.sent().remove(0);
+    let headers = &mail.message().headers;
+    assert!(
+        headers["List-Unsubscribe"].contains("https://crm.example.com/u/"),
+        "{headers:?}"
+    );
 }

@@ -191,7 +191,7 @@ async fn one_refused_recipient_among_ten_keeps_nobody_back() {
     members.insert(3, refused);
     let template = Template::new(&format!("Spring {mark}"), "Hello {{given_name}}").unwrap();
     let from = mailbox("shop@example.com", "Shop");
-    let plan = CampaignPlan::new(&mark, Audience::Customers(members), news(), template, from);
+    let plan = CampaignPlan::new(&mark, Audience::frozen(members), news(), template, from);
     let outreach = w.outreach_with(vec![postfix.mailer()]);
     assert_eq!(outreach.launch(&w.ctx, &plan, |_| {}).await.unwrap().queued, 10);
     let report = outreach.dispatcher().unwrap().drain(&w.ctx).await.unwrap();
