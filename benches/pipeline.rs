@@ -123,7 +123,7 @@ async fn run(customers: usize) -> Result<()> {
     )?;
     let plan = CampaignPlan::new(
         "news",
-        Audience::Customers(audience.clone()),
+        Audience::frozen(audience.clone()),
         letters,
         template,
         from,

@@ -201,7 +201,7 @@ async fn main() -> Result<()> {
     let segment = &found.segments[best];
     let plan = CampaignPlan::new(
         "new-records",
-        Audience::Segment(segment.id),
+        Audience::frozen(segment.id),
         letters,
         template,
         from,

@@ -182,7 +182,7 @@ async fn one_refused_recipient_of_ten_does_not_keep_the_others_from_it() {
     let template = Template::new("News", "There is news.").unwrap();
     let plan = CampaignPlan::new(
         "spring",
-        Audience::Customers(ids.clone()),
+        Audience::frozen(ids.clone()),
         news.clone(),
         template,
         from,

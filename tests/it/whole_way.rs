@@ -113,7 +113,7 @@ async fn a_page_becomes_a_segment_becomes_a_mail() {
     let template = Template::new("News", "Hello {{ given_name | default('you') }}").unwrap();
     let campaign = CampaignPlan::new(
         "spring",
-        Audience::Segment(found.segments[often].id),
+        Audience::frozen(found.segments[often].id),
         news,
         template,
         from,

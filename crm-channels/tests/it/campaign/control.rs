@@ -2,9 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use crm_channels::campaign::Breaker;
 use crm_channels::{Audience, CampaignPlan, CampaignState, DispatchSettings, OutboxState};
-use crm_core::{Clock as _, Error, ErrorKind};
+use crm_core::capability::{MailCapability, Mailer};
+use crm_core::message::{Email, Permitted, Receipt};
+use crm_core::{Clock as _, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result};
 
 use super::{Person, Town, letter};
 use crate::common::{Held, mailbox, news};
@@ -157,6 +160,31 @@ async fn what_a_dispatcher_has_already_taken_waits_too() {
             .sent,
         26
     );
+}
+
+/// A mailer that takes its time.
+#[derive(Debug)]
+struct Slow(Arc<crm_core::memory::MemoryMailer>);
+
+#[async_trait]
+impl Provider for Slow {
+    fn info(&self) -> &ProviderInfo {
+        self.0.info()
+    }
+    async fn check(&self) -> Result<Health> {
+        self.0.check().await
+    }
+}
+
+#[async_trait]
+impl Mailer for Slow {
+    fn capability(&self) -> MailCapability {
+        self.0.capability()
+    }
+    async fn send(&self, ctx: &Context, mail: &Permitted<Email>) -> Result<Receipt> {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        self.0.send(ctx, mail).await
+    }
 }
 
 /// Dispatchers at work on 3,000 messages; `pause` or not, after some were sent. How many were sent when that was done, and

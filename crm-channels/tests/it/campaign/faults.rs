@@ -86,7 +86,7 @@ impl RecordStore for Flaky {
     }
 }
 
-const PEOPLE: usize = 5_500;
+const PEOPLE: usize = 4_200;
 
 async fn town() -> (Town, CampaignPlan) {
     let town = Town::new().await;

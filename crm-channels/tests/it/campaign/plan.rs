@@ -109,7 +109,7 @@ fn sum(preview: &CampaignPreview) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn everybody_is_counted_once_and_for_the_right_reason(
