@@ -52,7 +52,7 @@ impl Walk {
                 schema: &CUSTOMER,
                 filter: {
                     let members = Filter::InSegment(segment.uuid());
-                    let now = outreach.clock.now();
+                    let now = outreach.time.now();
                     crm_core::segment::resolve(&*outreach.store, ctx, now, &members).await?
                 },
             },

@@ -69,7 +69,7 @@ impl Campaigns {
     /// # Errors
     /// As [`Campaigns::pause`].
     pub async fn cancel(&self, ctx: &Context, name: &str, why: &str) -> Result<Campaign> {
-        let now = self.outreach.clock.now();
+        let now = self.outreach.time.now();
         let cancelled = |run: &mut Run| match run.state {
             CampaignState::Cancelled => Ok(false),
             CampaignState::Finished => Err(Error::conflict("the campaign is over")),
@@ -120,7 +120,7 @@ impl Campaigns {
         let end = |state: OutboxState| {
             vec![
                 Assign::Set("state", state.as_str().into()),
-                Assign::Set("finished_at", self.outreach.clock.now().into()),
+                Assign::Set("finished_at", self.outreach.time.now().into()),
                 Assign::Set("last_error", format!("campaign: cancelled: {why}").into()),
                 Assign::Set("delivery", state.delivery().as_str().into()),
                 Assign::Set("dedupe_key", Value::Null),

@@ -53,7 +53,7 @@ impl Campaigns {
         preview.gone = gone;
         preview.members = profiles.len() as u64 + gone;
         let ids: Vec<Uuid> = profiles.iter().map(|profile| profile.id).collect();
-        let excluded = in_any(&*outreach.store, outreach.clock.now(), ctx, &plan.exclude, &ids).await?;
+        let excluded = in_any(&*outreach.store, outreach.time.now(), ctx, &plan.exclude, &ids).await?;
         let mut open = Vec::with_capacity(profiles.len());
         for profile in &profiles {
             if excluded.contains(&profile.id) {
@@ -158,7 +158,7 @@ impl Campaigns {
         looked: &mut Looked,
     ) -> Result<()> {
         let (plan, preview) = (ready.plan, &mut looked.preview);
-        let now = self.outreach.clock.now();
+        let now = self.outreach.time.now();
         let due = self.due(ready, member.profile, place, now)?;
         let expires = plan.window.map(|window| due.plus(window));
         if expires.is_some_and(|at| at <= now) {

@@ -163,7 +163,7 @@ impl Campaigns {
     /// [`ErrorKind::Conflict`] when there is a campaign of this name; those of the store.
     pub async fn create(&self, ctx: &Context, plan: &CampaignPlan) -> Result<Campaign> {
         Ready::of(&self.outreach, ctx, plan).await?;
-        let (id, now) = (self.outreach.ids.fresh(), self.outreach.clock.now());
+        let (id, now) = (self.outreach.ids.fresh(), self.outreach.time.now());
         let writes = [
             Write::insert(id, stored::plan_record(plan, now, now)?),
             Write::insert(id, Run::new(id, plan).record()?),
@@ -202,7 +202,7 @@ impl Campaigns {
             Write::update(
                 stored.id,
                 version,
-                stored::plan_record(plan, created, self.outreach.clock.now())?,
+                stored::plan_record(plan, created, self.outreach.time.now())?,
             ),
             // Whoever starts it at the same moment is noticed.
             Write::update(run.id, run.version, run.record()?),

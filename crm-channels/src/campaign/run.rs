@@ -83,6 +83,7 @@ impl Campaigns {
         at: &mut LaunchProgress,
         progress: &mut (dyn FnMut(LaunchProgress) + Send),
     ) -> Result<(CampaignPlan, Run)> {
+        self.outreach.time.fresh().await;
         let (stored, mut run) = self.load(ctx, name).await?;
         let mut plan = stored::plan(&stored)?;
         match run.state {
@@ -94,7 +95,7 @@ impl Campaigns {
                 };
                 let preview = self.checked(ctx, &plan, false, &mut checked).await?;
                 complete(&plan, &preview)?;
-                let now = self.outreach.clock.now();
+                let now = self.outreach.time.now();
                 run.started_at = Some(now);
                 run.recheck = match plan.audience.members() {
                     Members::Segment(member) if !plan.audience.is_frozen() => Some(Recheck {
@@ -203,7 +204,7 @@ impl Campaigns {
         ctx: &Context,
         mut progress: impl FnMut(&str, &CampaignPreview) + Send,
     ) -> Result<CampaignTick> {
-        let now = self.outreach.clock.now();
+        let now = self.outreach.time.fresh().await;
         let busy = [
             CampaignState::Starting,
             CampaignState::Running,
@@ -294,7 +295,7 @@ impl Campaigns {
                 .and(Filter::one_of("state", open.map(OutboxState::as_str)));
             if self.outreach.store.count(ctx, &OUTBOX, &open).await? == 0 {
                 run.state = CampaignState::Finished;
-                run.finished_at = Some(self.outreach.clock.now());
+                run.finished_at = Some(self.outreach.time.now());
                 if self.keep(ctx, &mut run, Vec::new()).await? {
                     tick.finished.push(run.name.clone());
                 }
@@ -306,14 +307,14 @@ impl Campaigns {
     pub(super) fn is_due(&self, run: &Run) -> bool {
         match run.state {
             CampaignState::Running => true,
-            CampaignState::Scheduled => run.due_at.is_some_and(|at| at <= self.outreach.clock.now()),
+            CampaignState::Scheduled => run.due_at.is_some_and(|at| at <= self.outreach.time.now()),
             _ => false,
         }
     }
 
     /// Its audience is known: it runs, or waits until it is due.
     pub(super) fn ready_to_go(&self, plan: &CampaignPlan, run: &mut Run) {
-        let now = self.outreach.clock.now();
+        let now = self.outreach.time.now();
         let begins: Timestamp = plan.schedule.begins().map_or(now, |at| at.max(now));
         run.due_at = Some(run.due_at.unwrap_or(begins));
         run.state = match begins > now {
@@ -378,7 +379,7 @@ impl Campaigns {
             let next = page.next.clone();
             // What is in the outbox already is asked for, so that what is counted is what is there.
             let looked = self.look(ctx, &ready, page, true).await?;
-            let now = self.outreach.clock.now();
+            let now = self.outreach.time.fresh().await;
             let writes: Vec<Write> = looked
                 .outgoing
                 .iter()
