@@ -4,12 +4,14 @@
 //! cargo bench --bench channels --no-default-features --features smtp,testkit -- --section mail
 //! cargo bench --bench channels --no-default-features --features smtp,testkit -- --mails 100000 --threads 2
 //! cargo bench --bench channels --no-default-features --features sqlite,postgres,smtp,testkit -- --section outbox --threads 2
+//! cargo bench --bench channels --no-default-features --features sqlite,smtp,testkit -- --section campaign --mails 100000
 //! ```
 //!
 //! Section `mail`: personalised mails of text and HTML, built, signed and handed to a local sink (`smtp-sink` of Postfix,
 //! started here; `--sink HOST:PORT` takes one that runs). The peers (smtplib, aiosmtplib, `smtp-source`) are in
 //! `benches/peers/`, and the README there has the figures. Section `outbox`: messages from being queued to being settled,
-//! with durable commits on a store (`--store`, else a SQLite file). Section
+//! with durable commits on a store (`--store`, else a SQLite file). Section `campaign`: a campaign for `--mails` people
+//! planned, written down, queued, paused and called off, with the memory it takes. Section
 //! `render`: subject, text and HTML filled from templates, beside Jinja2 and `string.Template` (`benches/peers/render.py`).
 //! Every section checks its own answers.
 #![allow(
@@ -22,6 +24,9 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
+#[cfg(feature = "sqlite")]
+#[path = "channels/campaign.rs"]
+mod campaign;
 #[path = "channels/mail.rs"]
 mod mail;
 #[cfg(feature = "sqlite")]
@@ -87,6 +92,10 @@ fn main() -> Result<()> {
     }
     if wanted("render") {
         runtime.block_on(render::run(&arguments))?;
+    }
+    #[cfg(feature = "sqlite")]
+    if wanted("campaign") {
+        runtime.block_on(campaign::run(arguments.store.as_deref(), arguments.mails))?;
     }
     #[cfg(feature = "sqlite")]
     if wanted("outbox") {

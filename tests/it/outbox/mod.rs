@@ -1,6 +1,7 @@
 //! The outbox on real databases, with processes that die: what the databases and a mail sink hold is read with programs
 //! that are not ours.
 
+mod campaign;
 mod clock;
 mod kill;
 mod news;
