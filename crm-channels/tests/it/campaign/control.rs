@@ -196,11 +196,9 @@ async fn under_load(pause: bool) -> (usize, usize) {
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let work: Vec<_> = (0..3)
         .map(|_| {
-            let (dispatcher, ctx, mut stopped) = (
-                town.outreach().dispatcher().unwrap(),
-                ctx.clone(),
-                stopped.clone(),
-            );
+            let slow = Arc::new(Slow(town.w.mailer.clone()));
+            let dispatcher = town.w.dispatcher_with(slow, DispatchSettings::default());
+            let (ctx, mut stopped) = (ctx.clone(), stopped.clone());
             tokio::spawn(async move {
                 dispatcher
                     .run(&ctx, async move { drop(stopped.wait_for(|stop| *stop).await) })
