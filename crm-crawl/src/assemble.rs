@@ -74,6 +74,17 @@ impl Reading {
         Ok(())
     }
 
+    /// A day as `YYYY-MM-DD`, a time as RFC 3339 in UTC.
+    pub(crate) fn day_or_time(&self, text: &str) -> Option<String> {
+        let (time, day_alone) = self.time(text)?;
+        let text = time.to_string();
+        Some(if day_alone {
+            text.get(..10).unwrap_or(&text).to_owned()
+        } else {
+            text
+        })
+    }
+
     fn time(&self, text: &str) -> Option<(Timestamp, bool)> {
         for format in &self.date_formats {
             let micros = if let Ok(time) = DateTime::parse_from_str(text, format) {
@@ -210,15 +221,11 @@ impl<'a> Assembly<'a> {
                 _ => return Err("not a yes or no; write it as true or false"),
             },
             AttributeType::Json => serde_json::from_str(text).map_err(|_| "not a JSON document")?,
-            AttributeType::Date => {
-                let (time, day_alone) = self.time(text)?;
-                let text = time.to_string();
-                if day_alone {
-                    text.get(..10).unwrap_or(&text).into()
-                } else {
-                    text.into()
-                }
-            }
+            AttributeType::Date => self
+                .reading
+                .day_or_time(text)
+                .ok_or("not a day or time in any of the date formats")?
+                .into(),
         })
     }
 

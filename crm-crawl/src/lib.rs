@@ -3,6 +3,7 @@
 //! - [`mod@file`]: [`file::CsvCollector`] reads delimited text, as spreadsheets and shops export it,
 //!   [`file::JsonlCollector`] JSON Lines, [`file::VcardCollector`] address books.
 //! - `spider` (feature `crawl`): `WebCollector` crawls a site politely and picks people out of its pages.
+//! - `extract` (feature `crawl`): people and organisations on a page, found without selectors.
 //! - [`Collection`]: the consumer; runs collectors into any [`DraftSink`](crm_core::capability::DraftSink).
 //! - [`catalog`]: makes collectors from URLs, for hosts that configure by data.
 //!
@@ -13,6 +14,8 @@ mod assemble;
 pub mod catalog;
 mod collection;
 mod escape;
+#[cfg(feature = "crawl")]
+pub mod extract;
 pub mod file;
 #[cfg(feature = "crawl")]
 pub mod spider;

@@ -49,11 +49,11 @@ const MAX_DRAFTS: usize = 1000;
 /// ```
 pub struct WebCollector {
     info: ProviderInfo,
-    spider: Arc<dyn Spider>,
-    config: Arc<CrawlConfig>,
-    pages: HttpClient,
-    robots: HttpClient,
-    clock: Arc<dyn Clock>,
+    pub(super) spider: Arc<dyn Spider>,
+    pub(super) config: Arc<CrawlConfig>,
+    pub(super) pages: HttpClient,
+    pub(super) robots: HttpClient,
+    pub(super) clock: Arc<dyn Clock>,
     remembered: Mutex<HashMap<String, Arc<Robots>>>,
 }
 

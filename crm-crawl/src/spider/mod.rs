@@ -32,15 +32,23 @@
 //! assert_eq!(output.links()[0].as_str(), "https://shop.example/customers?page=2");
 //! ```
 
+mod bounds;
 mod canonical;
+mod clean;
+mod compiled;
 mod config;
 mod engine;
 mod fetch;
+mod follow;
 mod frontier;
 mod html;
+mod order;
+mod query;
 mod robots;
 mod site;
 mod spec;
+mod trial;
+mod xpath;
 
 use std::fmt;
 
@@ -49,10 +57,16 @@ use crm_core::customer::{Draft, Provenance};
 use crm_core::{Result, Timestamp};
 use url::Url;
 
+pub use clean::Clean;
+pub use compiled::CompiledSpec;
 pub use config::CrawlConfig;
 pub use engine::WebCollector;
-pub use html::{Document, Element, Selector};
-pub use spec::{CompiledSpec, FieldSpec, SpiderSpec};
+pub use follow::FollowSpec;
+pub use html::{Document, Element, Match, Selector};
+pub use query::Query;
+pub use spec::{Extract, FieldSpec, PageRange, Part, SpiderSpec};
+pub use trial::Trial;
+pub use xpath::XPath;
 
 /// Knows a site: where to begin, and what a page says. Parsing is pure and synchronous; it runs off the async workers.
 pub trait Spider: fmt::Debug + Send + Sync + 'static {
@@ -136,6 +150,7 @@ pub struct Output {
     drafts: Vec<Draft>,
     rejects: Vec<Reject>,
     links: Vec<Url>,
+    passed: Vec<(Url, String)>,
 }
 
 impl Output {
@@ -155,6 +170,10 @@ impl Output {
     pub fn follow(&mut self, url: Url) {
         self.links.push(url);
     }
+    /// A page not to look at, and why; what a trial run shows.
+    pub fn pass(&mut self, url: Url, reason: impl Into<String>) {
+        self.passed.push((url, reason.into()));
+    }
     /// The persons.
     pub fn drafts(&self) -> &[Draft] {
         &self.drafts
@@ -166,6 +185,10 @@ impl Output {
     /// The links.
     pub fn links(&self) -> &[Url] {
         &self.links
+    }
+    /// The links that are not followed, and why.
+    pub fn passed(&self) -> &[(Url, String)] {
+        &self.passed
     }
     fn into_parts(self) -> (Vec<Draft>, Vec<Reject>, Vec<Url>) {
         (self.drafts, self.rejects, self.links)

@@ -1,34 +1,90 @@
-use std::collections::BTreeSet;
-
-use crm_core::capability::{Reject, RejectKind};
-use crm_core::{Error, Result, Timestamp};
+use crm_core::{Error, Result};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::html::{Element, Selector};
-use super::{CrawlConfig, Output, Page, Spider};
-use crate::assemble::{Assembly, Reading};
-use crate::escape::unescape;
+use super::CrawlConfig;
+use super::clean::Clean;
+use super::compiled::{CompiledField, CompiledSpec, ItemRule};
+use super::follow::{CompiledFollow, FollowSpec, patterns};
+use super::query::Query;
+use crate::assemble::Reading;
 use crate::target::Target;
 
+/// The most pages that a [`PageRange`] names.
+const MAX_RANGE: u64 = 100_000;
+
 /// One piece of an item.
+///
+/// The way of a value: selector, then attribute, text or markup, then regular expression, then cleaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FieldSpec {
-    /// Where it is inside the item, as a CSS selector; the item itself when empty. Addresses, phone numbers, street
-    /// lines and labels are taken from every element that matches, everything else from the first that says something.
+    /// Where it is inside the item, as a CSS selector or XPath expression ([`Query`]); the item itself when empty. Addresses,
+    /// phone numbers, street lines and labels are taken from everything that matches, everything else from the first that says
+    /// something. With XPath, begin with `.//`: `//` begins at the page.
     #[serde(default)]
     pub selector: String,
     /// The attribute that holds it. When not set it is the text, and for addresses and phone numbers the target of a
     /// `mailto:` or `tel:` link if the element is one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attr: Option<String>,
-    /// What of it counts: the first group of this regular expression, or the whole match when it has no group.
-    #[serde(default)]
+    /// What of an element counts when no attribute is named: its text.
+    #[serde(default, skip_serializing_if = "Part::is_text")]
+    pub part: Part,
+    /// What of it counts: the first group of this regular expression that took part, or the whole match when it has no group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
+    /// How it is cleaned, step by step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clean: Vec<Clean>,
     /// What it says.
     pub target: Target,
+}
+
+/// What of an element is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The text in it, blanks squeezed.
+    #[default]
+    Text,
+    /// The markup in it.
+    Html,
+}
+
+impl Part {
+    fn is_text(&self) -> bool {
+        *self == Self::Text
+    }
+}
+
+/// Pages that are numbered: `{"url": "https://shop.example/people?page={}", "from": 1, "to": 20}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageRange {
+    /// The URL with `{}` in the place of the number.
+    pub url: String,
+    /// The first number. 1.
+    #[serde(default = "one")]
+    pub from: u64,
+    /// The last number, included.
+    pub to: u64,
+    /// From one to the next. 1.
+    #[serde(default = "one")]
+    pub step: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// What is taken from a page without selectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extract {
+    /// People and organisations as [`crate::extract`] finds them.
+    Contacts,
 }
 
 /// A spider as data: where to begin, what to follow, where the people are.
@@ -39,16 +95,30 @@ pub struct SpiderSpec {
     pub name: String,
     /// Where to begin.
     pub start: Vec<Url>,
+    /// Numbered pages to begin at, besides `start`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pages: Vec<PageRange>,
     /// The hosts that may be visited, each with its subdomains; those of `start` (without their subdomains) when empty.
     #[serde(default)]
     pub domains: Vec<String>,
-    /// CSS selectors of the links to follow (elements with `href`). Without one, only the start pages are read.
+    /// The links to follow. Without one, only the start pages are read.
     #[serde(default)]
-    pub follow: Vec<String>,
-    /// The CSS selector of an element that is one person.
+    pub follow: Vec<FollowSpec>,
+    /// Regular expressions of URLs that are never fetched, by whatever rule or redirect they are reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    /// The CSS selector or XPath expression of the elements each of which is one person. Empty when `extract` is set.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub item: String,
     /// What is in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldSpec>,
+    /// Finds people without selectors, instead of `item` and `fields` or besides them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extract: Option<Extract>,
+    /// How sure a find of `extract` must be to be kept, 0 to 1 ([`crate::extract`] says how it is measured).
+    #[serde(default = "half", skip_serializing_if = "is_half")]
+    pub min_confidence: f64,
     /// How dates, amounts and phone numbers are read.
     #[serde(default)]
     pub reading: Reading,
@@ -57,291 +127,181 @@ pub struct SpiderSpec {
     pub crawl: CrawlConfig,
 }
 
+fn half() -> f64 {
+    0.5
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_half(number: &f64) -> bool {
+    *number == half()
+}
+
 impl SpiderSpec {
     /// Checks everything and makes the spider.
     ///
     /// # Errors
     /// [`crm_core::ErrorKind::Config`] naming the setting: no name, no start URL, a selector, regular expression or
-    /// target that is not one, nothing to recognise a person by.
+    /// target that is not one (with the expression, and the target of the field it stands in), nothing to recognise a person by.
     pub fn compile(&self) -> Result<CompiledSpec> {
         let wrong =
             |setting: &'static str, message: &'static str| Error::config(message).with("setting", setting);
         if self.name.trim().is_empty() {
             return Err(wrong("name", "a spider has a name"));
         }
-        if self.start.is_empty() {
+        let start = self.seeds()?;
+        if self.item.trim().is_empty() != self.fields.is_empty() {
+            return Err(if self.fields.is_empty() {
+                wrong("fields", "a spider has one field at least")
+            } else {
+                wrong(
+                    "item",
+                    "fields are inside an item: the selector of the elements that are a person each is missing",
+                )
+            });
+        }
+        if self.fields.is_empty() && self.extract.is_none() {
+            return Err(wrong(
+                "fields",
+                "a spider has one field at least, or finds people without selectors: \"extract\": \"contacts\"",
+            ));
+        }
+        if !self.fields.is_empty() && !self.fields.iter().any(|field| field.target.identifies()) {
+            return Err(wrong(
+                "fields",
+                "no field says who the person is; one goes to email, phone or external:<system>",
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.min_confidence) {
+            return Err(wrong("min_confidence", "how sure a find is lies between 0 and 1"));
+        }
+        self.reading.validate()?;
+        self.crawl.validate()?;
+        let named = |setting: &'static str| move |error: Error| error.with("setting", setting);
+        let follow: Result<Vec<_>> = self.follow.iter().map(CompiledFollow::of).collect();
+        let fields: Result<Vec<_>> = self
+            .fields
+            .iter()
+            .map(|field| {
+                field
+                    .compile()
+                    .map_err(|error| error.with("target", &field.target))
+            })
+            .collect();
+        let domains = self
+            .domains
+            .iter()
+            .map(|domain| domain.trim_start_matches("*.").to_lowercase())
+            .collect();
+        Ok(CompiledSpec {
+            name: self.name.clone(),
+            hosts: start
+                .iter()
+                .filter_map(Url::host_str)
+                .map(str::to_owned)
+                .collect(),
+            start,
+            domains,
+            follow: follow.map_err(named("follow"))?,
+            deny: patterns(&self.deny, "deny").map_err(named("deny"))?,
+            item: self.item().map_err(named("item"))?,
+            fields: fields.map_err(named("fields"))?,
+            extract: self.extract,
+            min_confidence: self.min_confidence,
+            reading: self.reading.clone(),
+        })
+    }
+
+    fn item(&self) -> Result<Option<ItemRule>> {
+        if self.item.trim().is_empty() {
+            return Ok(None);
+        }
+        let query = Query::parse(&self.item)?;
+        if query.yields_text() {
+            return Err(
+                Error::config("an item is an element: this selects attributes or text")
+                    .with("selector", query),
+            );
+        }
+        Ok(Some(ItemRule(query)))
+    }
+
+    fn seeds(&self) -> Result<Vec<Url>> {
+        let wrong =
+            |setting: &'static str, message: &'static str| Error::config(message).with("setting", setting);
+        let mut start = self.start.clone();
+        for range in &self.pages {
+            let count = range
+                .to
+                .checked_sub(range.from)
+                .zip(Some(range.step))
+                .filter(|(_, step)| *step > 0);
+            let Some((span, step)) = count else {
+                return Err(wrong(
+                    "pages",
+                    "numbered pages go from a number up to another, by 1 at least",
+                ));
+            };
+            if !range.url.contains("{}") {
+                return Err(
+                    wrong("pages", "the URL has {} in the place of the number").with("url", &range.url)
+                );
+            }
+            if span / step >= MAX_RANGE {
+                return Err(wrong("pages", "at most 100,000 numbered pages"));
+            }
+            for number in 0..=span / step {
+                let text = range.url.replace("{}", &(range.from + number * step).to_string());
+                start.push(
+                    Url::parse(&text)
+                        .map_err(|_| wrong("pages", "not an absolute URL").with("url", &range.url))?,
+                );
+            }
+        }
+        if start.is_empty() {
             return Err(wrong("start", "a spider begins at one URL at least"));
         }
-        for url in &self.start {
+        for url in &start {
             if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
                 return Err(
                     wrong("start", "a spider begins at http and https URLs").with("scheme", url.scheme())
                 );
             }
         }
-        if self.fields.is_empty() {
-            return Err(wrong("fields", "a spider has one field at least"));
+        Ok(start)
+    }
+}
+
+impl FieldSpec {
+    fn compile(&self) -> Result<CompiledField> {
+        self.target.validate()?;
+        let query = match self.selector.trim() {
+            "" => None,
+            selector => Some(Query::parse(selector)?),
+        };
+        if let (Some(query), Some(attr)) = (&query, &self.attr)
+            && query.yields_text()
+        {
+            return Err(Error::config(
+                "the selector yields text already: either it names the attribute, or attr does",
+            )
+            .with("selector", query)
+            .with("attr", attr));
         }
-        if !self.fields.iter().any(|field| field.target.identifies()) {
-            return Err(wrong(
-                "fields",
-                "no field says who the person is; one goes to email, phone or external:<system>",
-            ));
-        }
-        self.reading.validate()?;
-        self.crawl.validate()?;
-        let named = |setting: &'static str| move |error: Error| error.with("setting", setting);
-        let follow = self
-            .follow
-            .iter()
-            .map(|css| Selector::parse(css))
-            .collect::<Result<Vec<_>>>()
-            .map_err(named("follow"))?;
-        let fields = self
-            .fields
-            .iter()
-            .map(|field| {
-                field.target.validate()?;
-                let empty = field.selector.trim().is_empty();
-                let regex = field
-                    .regex
-                    .as_deref()
-                    .map(Regex::new)
-                    .transpose()
-                    .map_err(|error| {
-                        Error::config("not a regular expression")
-                            .with("target", &field.target)
-                            .with("reason", error)
-                    })?;
-                Ok(CompiledField {
-                    selector: if empty {
-                        None
-                    } else {
-                        Some(Selector::parse(&field.selector)?)
-                    },
-                    attr: field.attr.clone(),
-                    regex,
-                    target: field.target.clone(),
-                })
-            })
-            .collect::<Result<Vec<_>>>()
-            .map_err(named("fields"))?;
-        let domains = self
-            .domains
-            .iter()
-            .map(|domain| domain.trim_start_matches("*.").to_lowercase())
-            .collect();
-        let hosts = self
-            .start
-            .iter()
-            .filter_map(Url::host_str)
-            .map(str::to_owned)
-            .collect();
-        Ok(CompiledSpec {
-            name: self.name.clone(),
-            start: self.start.clone(),
-            domains,
-            hosts,
-            follow,
-            item: Selector::parse(&self.item).map_err(named("item"))?,
-            fields,
-            reading: self.reading.clone(),
+        let regex = match &self.regex {
+            None => None,
+            Some(text) => Some(Regex::new(text).map_err(|error| {
+                Error::config("not a regular expression")
+                    .with("regex", text)
+                    .with("reason", error)
+            })?),
+        };
+        Ok(CompiledField {
+            query,
+            attr: self.attr.clone(),
+            part: self.part,
+            regex,
+            clean: self.clean.clone(),
+            target: self.target.clone(),
         })
-    }
-}
-
-#[derive(Debug)]
-struct CompiledField {
-    selector: Option<Selector>,
-    attr: Option<String>,
-    regex: Option<Regex>,
-    target: Target,
-}
-
-/// A checked [`SpiderSpec`], ready to parse pages.
-#[derive(Debug)]
-pub struct CompiledSpec {
-    name: String,
-    start: Vec<Url>,
-    domains: Vec<String>,
-    hosts: BTreeSet<String>,
-    follow: Vec<Selector>,
-    item: Selector,
-    fields: Vec<CompiledField>,
-    reading: Reading,
-}
-
-impl CompiledSpec {
-    /// Parses a page that is already there, to try a spec out without a site.
-    ///
-    /// # Errors
-    /// [`crm_core::ErrorKind::Invalid`] when `url` is none or the page cannot be parsed.
-    pub fn try_on(&self, url: &str, html: &str) -> Result<Output> {
-        let url = Url::parse(url).map_err(|_| Error::invalid("not an absolute URL").with("field", "url"))?;
-        let mut output = Output::new();
-        self.parse(&Page::new(url, &self.name, html, Timestamp::EPOCH)?, &mut output);
-        Ok(output)
-    }
-
-    fn item(&self, page: &Page, number: u64, item: Element<'_>, output: &mut Output) {
-        let mut assembly = Assembly::new(&self.reading, page.provenance(number));
-        for field in &self.fields {
-            let many = matches!(
-                field.target,
-                Target::Email | Target::Phone | Target::Street | Target::Tag | Target::External(_)
-            );
-            let values: Vec<String> = match &field.selector {
-                None => field.value(item).into_iter().collect(),
-                Some(selector) => {
-                    let found = item.select(selector).filter_map(|element| field.value(element));
-                    found.take(if many { 32 } else { 1 }).collect()
-                }
-            };
-            for value in values {
-                if let Err(reason) = assembly.put(&field.target, &value) {
-                    output.reject(rejected(page, number, Some(&field.target), reason));
-                    return;
-                }
-            }
-        }
-        match assembly.finish() {
-            Ok(draft) => output.draft(draft),
-            Err((target, reason)) => output.reject(rejected(page, number, target.as_ref(), reason)),
-        }
-    }
-}
-
-fn rejected(page: &Page, number: u64, target: Option<&Target>, reason: &str) -> Reject {
-    Reject {
-        kind: RejectKind::Invalid,
-        place: page.url().to_string(),
-        line: Some(number),
-        field: target.map(ToString::to_string),
-        reason: reason.to_owned(),
-    }
-}
-
-impl CompiledField {
-    fn value(&self, element: Element<'_>) -> Option<String> {
-        let raw = match (&self.attr, element.attr("href")) {
-            (Some(attr), _) => element.attr(attr)?.to_owned(),
-            (None, Some(href)) if matches!(self.target, Target::Email | Target::Phone) => {
-                match Link::of(href) {
-                    Link::Plain => element.text(),
-                    Link::Email | Link::Phone => href.to_owned(),
-                }
-            }
-            (None, _) => element.text(),
-        };
-        let text = match (&self.target, Link::of(&raw)) {
-            // `p > a` often matches both kinds of links: each field takes its own.
-            (Target::Email, Link::Phone) | (Target::Phone, Link::Email) => return None,
-            (Target::Email | Target::Phone, Link::Email | Link::Phone) => link_address(&raw)?,
-            _ => raw,
-        };
-        let text = match &self.regex {
-            None => text,
-            Some(regex) => {
-                let found = regex.captures(&text)?;
-                found.get(1).or_else(|| found.get(0))?.as_str().to_owned()
-            }
-        };
-        let text = text.trim().to_owned();
-        if text.is_empty() { None } else { Some(text) }
-    }
-}
-
-/// What a link leads to.
-enum Link {
-    Email,
-    Phone,
-    Plain,
-}
-
-impl Link {
-    fn of(href: &str) -> Self {
-        let scheme = href
-            .trim()
-            .split_once(':')
-            .map(|(scheme, _)| scheme.to_ascii_lowercase());
-        match scheme.as_deref() {
-            Some("mailto") => Self::Email,
-            Some("tel" | "callto") => Self::Phone,
-            _ => Self::Plain,
-        }
-    }
-}
-
-/// The address in a `mailto:` (RFC 6068, the first recipient) or the number in a `tel:` link (RFC 3966).
-fn link_address(href: &str) -> Option<String> {
-    let (scheme, rest) = href.trim().split_once(':')?;
-    let stop: &[char] = match scheme.to_ascii_lowercase().as_str() {
-        "mailto" => &['?', '#', ','],
-        "tel" | "callto" => &[';', '?', '#'],
-        _ => return None,
-    };
-    let text = rest.split(stop).next().unwrap_or_default();
-    Some(unescape(text.trim_start_matches("//")))
-}
-
-impl Spider for CompiledSpec {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn seeds(&self) -> Vec<Url> {
-        self.start.clone()
-    }
-
-    fn allows(&self, url: &Url) -> bool {
-        let Some(host) = url.host_str().map(|host| host.trim_end_matches('.')) else {
-            return false;
-        };
-        if self.domains.is_empty() {
-            return self.hosts.contains(host);
-        }
-        self.domains.iter().any(|domain| {
-            host == domain
-                || host
-                    .strip_suffix(domain.as_str())
-                    .is_some_and(|before| before.ends_with('.'))
-        })
-    }
-
-    fn parse(&self, page: &Page, output: &mut Output) {
-        for (item, number) in page.document().select(&self.item).zip(1..) {
-            self.item(page, number, item, output);
-        }
-        for selector in &self.follow {
-            for element in page.document().select(selector) {
-                if let Some(url) = element.attr("href").and_then(|href| page.link(href)) {
-                    output.follow(url);
-                }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_in_links() {
-        for (href, text) in [
-            ("mailto:ana@example.com", Some("ana@example.com")),
-            (
-                "MAILTO:ana%2Bshop@example.com?subject=Hi&body=x",
-                Some("ana+shop@example.com"),
-            ),
-            ("mailto:a@example.com,b@example.com", Some("a@example.com")),
-            ("tel:+61-491-570-156;ext=7", Some("+61-491-570-156")),
-            ("tel:+61%20491", Some("+61 491")),
-            ("mailto:100%@example.com", Some("100%@example.com")),
-            ("https://site.example/", None),
-            ("ana@example.com", None),
-        ] {
-            assert_eq!(link_address(href).as_deref(), text, "{href}");
-        }
     }
 }

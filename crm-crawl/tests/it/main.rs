@@ -15,14 +15,22 @@ mod csv;
 mod csv_bad;
 mod csv_random;
 #[cfg(feature = "crawl")]
+mod extract;
+#[cfg(feature = "crawl")]
 mod http;
 mod jsonl;
 #[cfg(feature = "crawl")]
 mod polite;
 #[cfg(feature = "crawl")]
 mod site;
+#[cfg(feature = "crawl")]
+mod spec;
 mod table;
+#[cfg(feature = "crawl")]
+mod trial;
 mod vcard;
+#[cfg(feature = "crawl")]
+mod xpath;
 
 use crm_core::capability::{Checkpoint, Collector, Delivery, DraftSink, Progress, Reject};
 use crm_core::customer::Draft;

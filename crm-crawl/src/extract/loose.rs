@@ -1,0 +1,443 @@
+//! Finds that stand alone: links that write or call, protected addresses, and what the text says. What stands together is taken
+//! to be of one person.
+
+use std::collections::BTreeSet;
+
+use super::dom::Dom;
+use super::{Contact, ContactKind, Find, Syntax, text, value};
+
+/// Finds of one page that are grouped.
+const MAX_FINDS: usize = 4_000;
+
+/// One find, at an element.
+#[derive(Debug)]
+struct Loose {
+    email: bool,
+    value: String,
+    confidence: f64,
+    syntax: Syntax,
+    node: u32,
+}
+
+/// How sure each way of writing is; the table of the module's documentation.
+const LINK: f64 = 0.85;
+const PROTECTED: f64 = 0.85;
+const TEXT: f64 = 0.7;
+const BRACKETS: f64 = 0.6;
+const WORDS: f64 = 0.3;
+const NUMBER_LABELLED: f64 = 0.7;
+const NUMBER_INTERNATIONAL: f64 = 0.6;
+const NUMBER: f64 = 0.3;
+const NAME: f64 = 0.5;
+
+pub(super) fn contacts(dom: Dom<'_>, region: Option<&str>) -> Vec<Contact> {
+    let mut finds = links(dom, region);
+    for spotted in text::spot(dom, region) {
+        let (email, confidence, syntax) = match spotted.kind {
+            text::Kind::Email => (true, TEXT, Syntax::Text),
+            text::Kind::Hidden { words: false } => (true, BRACKETS, Syntax::Obfuscated),
+            text::Kind::Hidden { words: true } => (true, WORDS, Syntax::Obfuscated),
+            text::Kind::Phone { labelled: true, .. } => (false, NUMBER_LABELLED, Syntax::Text),
+            text::Kind::Phone {
+                international: true, ..
+            } => (false, NUMBER_INTERNATIONAL, Syntax::Text),
+            text::Kind::Phone { .. } => (false, NUMBER, Syntax::Text),
+        };
+        let node = dom.parent(spotted.node).unwrap_or(spotted.node);
+        finds.push(Loose {
+            email,
+            value: spotted.value,
+            confidence,
+            syntax,
+            node,
+        });
+    }
+    finds.sort_by_key(|find| find.node);
+    finds.truncate(MAX_FINDS);
+    grouped(dom, &finds)
+}
+
+fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
+    let mut finds = Vec::new();
+    for (node, element) in dom.elements() {
+        if let Some(value) = element.attr("data-cfemail").and_then(unprotected) {
+            finds.push(Loose {
+                email: true,
+                value,
+                confidence: PROTECTED,
+                syntax: Syntax::Cloudflare,
+                node,
+            });
+        }
+        let Some(href) = element
+            .attr("href")
+            .map(str::trim)
+            .filter(|_| matches!(element.name(), "a" | "area"))
+        else {
+            continue;
+        };
+        let lower = href
+            .get(..href.len().min(64))
+            .unwrap_or(href)
+            .to_ascii_lowercase();
+        if lower.starts_with("mailto:") {
+            let addresses = href
+                .get(7..)
+                .unwrap_or_default()
+                .split(['?', '#'])
+                .next()
+                .unwrap_or_default();
+            for address in addresses.split([',', ';']) {
+                let value = value::email(&format!("mailto:{}", address.trim()));
+                finds.extend(value.map(|value| Loose {
+                    email: true,
+                    value,
+                    confidence: LINK,
+                    syntax: Syntax::Mailto,
+                    node,
+                }));
+            }
+        } else if ["tel:", "callto:", "sms:"]
+            .iter()
+            .any(|scheme| lower.starts_with(scheme))
+        {
+            if is_fax(dom, node) {
+                continue;
+            }
+            let value = value::phone(href, region);
+            finds.extend(value.map(|value| Loose {
+                email: false,
+                value,
+                confidence: LINK,
+                syntax: Syntax::Tel,
+                node,
+            }));
+        } else if let Some((_, code)) = href.split_once("/cdn-cgi/l/email-protection#")
+            && let Some(value) = unprotected(code)
+        {
+            finds.push(Loose {
+                email: true,
+                value,
+                confidence: PROTECTED,
+                syntax: Syntax::Cloudflare,
+                node,
+            });
+        }
+    }
+    finds
+}
+
+/// Whether a link leads to a fax: by a class around it, or by the word before it.
+fn is_fax(dom: Dom<'_>, node: u32) -> bool {
+    let around = std::iter::successors(Some(node), |at| dom.parent(*at)).take(3);
+    let mut classes = around.filter_map(|at| dom.attr(at, "class"));
+    let before = (node.saturating_sub(6)..node)
+        .rev()
+        .filter_map(|at| dom.text_node(at));
+    classes.any(|class| {
+        class
+            .to_ascii_lowercase()
+            .split(['-', '_', ' '])
+            .any(|word| word == "fax")
+    }) || before
+        .map(str::trim_end)
+        .find(|text| !text.is_empty())
+        .is_some_and(|text| {
+            let tail = text.char_indices().rev().nth(31).map_or(0, |(at, _)| at);
+            text::is_fax(text.get(tail..).unwrap_or_default())
+        })
+}
+
+/// Cloudflare's e-mail protection: the first byte is a mask over the others.
+fn unprotected(code: &str) -> Option<String> {
+    let code = code.split('?').next()?.trim();
+    if !code.is_ascii() || code.len() > 512 {
+        return None;
+    }
+    let bytes: Option<Vec<u8>> = code
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    let bytes = bytes?;
+    let (mask, rest) = bytes.split_first()?;
+    let plain = rest.iter().map(|byte| byte ^ mask).collect();
+    value::email(&String::from_utf8(plain).ok()?)
+}
+
+/// Every address is a contact of its own; numbers and a name are its own when they stand in the largest part of the page that
+/// has no other address in it. Numbers that are nobody's are contacts by themselves.
+fn grouped(dom: Dom<'_>, finds: &[Loose]) -> Vec<Contact> {
+    let mut contacts: Vec<(u32, Contact)> = Vec::new();
+    let mut addresses: Vec<(&str, u32)> = finds
+        .iter()
+        .filter(|find| find.email)
+        .map(|find| (find.value.as_str(), find.node))
+        .collect();
+    addresses.sort_by_key(|(_, node)| *node);
+    let distinct = |start: u32, end: u32| {
+        let from = addresses.partition_point(|(_, node)| *node < start);
+        let inside = addresses.iter().skip(from).take_while(|(_, node)| *node < end);
+        inside
+            .map(|(value, _)| *value)
+            .take(64)
+            .collect::<BTreeSet<_>>()
+            .len()
+    };
+    for find in finds.iter().filter(|find| find.email) {
+        let known = contacts
+            .iter_mut()
+            .find(|(_, contact)| contact.emails.iter().any(|email| email.value == find.value));
+        match known {
+            Some((_, contact)) => contact.add_email(found(dom, find)),
+            None => {
+                // The largest ancestor without another address.
+                let mut area = find.node;
+                while let Some(parent) = dom.parent(area)
+                    && dom.name(area) != "body"
+                    && distinct(parent, dom.end(parent)) <= 1
+                {
+                    area = parent;
+                }
+                let mut contact = Contact::new(ContactKind::Unknown);
+                contact.add_email(found(dom, find));
+                contacts.push((area, contact));
+            }
+        }
+    }
+    let alone = contacts.len() == 1;
+    for (area, contact) in &mut contacts {
+        if !alone {
+            contact.name = name_in(dom, *area);
+        } else if let Some(email) = contact.emails.first() {
+            let node = finds
+                .iter()
+                .find(|find| find.value == email.value)
+                .map_or(0, |find| find.node);
+            contact.name = link_name(dom, node);
+        }
+    }
+    let mut numbers: Vec<Contact> = Vec::new();
+    for find in finds.iter().filter(|find| !find.email) {
+        let owner = contacts
+            .iter_mut()
+            .filter(|(area, _)| find.node >= *area && find.node < dom.end(*area))
+            .max_by_key(|(area, _)| *area);
+        match owner {
+            Some((_, contact)) => contact.add_phone(found(dom, find)),
+            None => match numbers
+                .iter_mut()
+                .find(|contact| contact.phones.iter().any(|phone| phone.value == find.value))
+            {
+                Some(contact) => contact.add_phone(found(dom, find)),
+                None => {
+                    let mut contact = Contact::new(ContactKind::Unknown);
+                    contact.add_phone(found(dom, find));
+                    numbers.push(contact);
+                }
+            },
+        }
+    }
+    contacts
+        .into_iter()
+        .map(|(_, contact)| contact)
+        .chain(numbers)
+        .collect()
+}
+
+fn found(dom: Dom<'_>, find: &Loose) -> Find<String> {
+    Find {
+        value: find.value.clone(),
+        confidence: find.confidence,
+        syntax: find.syntax,
+        place: dom.path(find.node),
+    }
+}
+
+/// A link's own text, when it is a name.
+fn link_name(dom: Dom<'_>, node: u32) -> Option<Find<String>> {
+    if dom.name(node) != "a" {
+        return None;
+    }
+    let text = dom.text(node, 128);
+    is_name(&text).then(|| Find {
+        value: text,
+        confidence: NAME,
+        syntax: Syntax::Text,
+        place: dom.path(node),
+    })
+}
+
+/// A person's name by its place: a heading, something bold or something of class `name`, the first that looks like one.
+fn name_in(dom: Dom<'_>, area: u32) -> Option<Find<String>> {
+    let mut links = None;
+    for node in area..dom.end(area) {
+        let name = dom.name(node);
+        if name == "a" && links.is_none() {
+            links = link_name(dom, node);
+        }
+        let class = dom.attr(node, "class").unwrap_or_default().to_ascii_lowercase();
+        let heads = matches!(
+            name,
+            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "strong" | "b" | "dt" | "th" | "figcaption"
+        );
+        if heads
+            || class
+                .split_ascii_whitespace()
+                .any(|class| class == "name" || class.ends_with("-name") || class.ends_with("__name"))
+        {
+            let text = dom.text(node, 128);
+            if is_name(&text) {
+                return Some(Find {
+                    value: text,
+                    confidence: NAME,
+                    syntax: Syntax::Text,
+                    place: dom.path(node),
+                });
+            }
+        }
+    }
+    links
+}
+
+/// Two to four words that begin in upper case, without digits, and none that heads a section.
+fn is_name(text: &str) -> bool {
+    const HEADINGS: &[&str] = &[
+        "contact",
+        "us",
+        "about",
+        "our",
+        "team",
+        "office",
+        "address",
+        "phone",
+        "email",
+        "e-mail",
+        "mail",
+        "press",
+        "sales",
+        "support",
+        "service",
+        "customer",
+        "kontakt",
+        "adresse",
+        "impressum",
+        "home",
+        "more",
+        "read",
+        "send",
+        "write",
+        "get",
+        "in",
+        "touch",
+        "the",
+        "head",
+        "media",
+        "general",
+        "inquiries",
+        "enquiries",
+        "opening",
+        "hours",
+        "new",
+        "business",
+        "department",
+        "tel",
+        "fax",
+        "follow",
+        "privacy",
+        "policy",
+        "terms",
+        "legal",
+        "notice",
+        "download",
+        "sign",
+        "up",
+        "log",
+        "kundenservice",
+        "vertrieb",
+        "presse",
+    ];
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let is_word = |word: &&str| {
+        let plain = word.trim_end_matches(['.', ',']);
+        let letters = plain
+            .chars()
+            .all(|c| c.is_alphabetic() || matches!(c, '-' | '\'' | '\u{2019}' | '.'));
+        let particle = matches!(
+            plain,
+            "van"
+                | "von"
+                | "der"
+                | "den"
+                | "de"
+                | "da"
+                | "di"
+                | "del"
+                | "la"
+                | "le"
+                | "el"
+                | "bin"
+                | "zu"
+                | "af"
+                | "av"
+                | "y"
+        );
+        letters
+            && (particle || plain.starts_with(char::is_uppercase))
+            && !HEADINGS.contains(&plain.to_lowercase().as_str())
+    };
+    (2..=4).contains(&words.len())
+        && words.iter().all(|word| is_word(word))
+        && !text.ends_with([':', '!', '?'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protected_addresses() {
+        // Made with the mask 0x2a over ana@shop.example.
+        let code = {
+            let mut code = String::from("2a");
+            for byte in "ana@shop.example".bytes() {
+                code.push_str(&format!("{:02x}", byte ^ 0x2a));
+            }
+            code
+        };
+        assert_eq!(unprotected(&code).as_deref(), Some("ana@shop.example"));
+        assert_eq!(
+            unprotected(&format!("{code}?subject=x")).as_deref(),
+            Some("ana@shop.example")
+        );
+        for wrong in ["", "2a", "zz", "2a4", "2é", &"2a".repeat(1000)] {
+            assert_eq!(unprotected(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        for name in [
+            "Ana Kask",
+            "Jean-Luc Picard",
+            "Conan O'Brien",
+            "Ludwig van Beethoven",
+            "Dr. Ana M. Kask",
+        ] {
+            assert!(is_name(name), "{name}");
+        }
+        for no in [
+            "Ana",
+            "Contact Us",
+            "Our Team",
+            "write to us",
+            "Ana Kask:",
+            "Room 5 West",
+            "A B C D E",
+            "Press Office",
+            "",
+        ] {
+            assert!(!is_name(no), "{no}");
+        }
+    }
+}
