@@ -97,16 +97,20 @@ impl<'a> Dom<'a> {
             let Some(parent) = next.filter(|_| !name.is_empty()) else {
                 continue;
             };
+            // Tags may be named as no XPath expression could say.
+            let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
             let (mut place, mut several) = (1, false);
             let mut sibling = parent + 1;
             while sibling < self.end(parent) {
-                if sibling != at && self.name(sibling) == name {
+                let other = self.name(sibling);
+                if sibling != at && (if plain { other == name } else { !other.is_empty() }) {
                     several = true;
                     place += usize::from(sibling < at);
                 }
                 sibling = self.end(sibling);
             }
-            steps.push(if several {
+            let name = if plain { name } else { "*" };
+            steps.push(if several || !plain {
                 format!("/{name}[{place}]")
             } else {
                 format!("/{name}")

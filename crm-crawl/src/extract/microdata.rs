@@ -9,8 +9,9 @@ use super::item::{Item, Property, Text, schema_name};
 const MAX_TEXT: usize = 4096;
 /// Names of one property, types of one thing.
 const MAX_TERMS: usize = 8;
-/// Elements looked at: `itemref` may lead to the same ones again and again.
+/// Elements looked at, and things made: `itemref` may lead to the same ones again and again.
 const MAX_STEPS: usize = 2_000_000;
+const MAX_THINGS: usize = 5_000;
 
 /// The things in microdata.
 pub(super) fn microdata(dom: Dom<'_>) -> Vec<Item> {
@@ -29,6 +30,7 @@ pub(super) fn microdata(dom: Dom<'_>) -> Vec<Item> {
         ids,
         open: Vec::new(),
         steps: 0,
+        things: 0,
     };
     tops.into_iter().map(|top| reader.item(top)).collect()
 }
@@ -39,6 +41,7 @@ struct Microdata<'a> {
     /// The things that are being read: one that is in itself is left out (HTML Standard, 5.2.5).
     open: Vec<u32>,
     steps: usize,
+    things: usize,
 }
 
 impl Microdata<'_> {
@@ -86,6 +89,10 @@ impl Microdata<'_> {
             let names = terms(element.attr("itemprop"), true);
             if names.is_empty() || !seen.insert(number) || self.open.contains(&number) {
                 continue;
+            }
+            self.things += usize::from(scope);
+            if self.things > MAX_THINGS {
+                return;
             }
             let property = if scope {
                 Property::Item(self.item(number))
@@ -163,9 +170,14 @@ fn is_schema_vocabulary(dom: Dom<'_>, number: u32) -> bool {
 
 /// A text may be several properties at once. A thing is only the first: copies of things in things would double with each level.
 fn add(item: &mut Item, names: Vec<String>, property: Property) {
-    let several = matches!(property, Property::Text(_));
-    for name in names.into_iter().take(if several { MAX_TERMS } else { 1 }) {
-        item.properties.push((name, property.clone()));
+    match property {
+        Property::Text(_) => {
+            item.properties
+                .extend(names.into_iter().map(|name| (name, property.clone())));
+        }
+        Property::Item(_) => item
+            .properties
+            .extend(names.into_iter().next().map(|name| (name, property))),
     }
 }
 

@@ -6,6 +6,8 @@ use super::item::{Item, Property, Text};
 use super::{Contact, ContactKind, Find, Problem, Syntax, value};
 
 const MAX_NESTING: usize = 24;
+/// Contacts of one page and syntax.
+const MAX_CONTACTS: usize = 2_000;
 /// A name, a title, a street: what is longer is prose.
 const MAX_TEXT: usize = 256;
 
@@ -36,7 +38,7 @@ impl Reader<'_> {
     }
 
     fn walk(&mut self, item: &Item, inside: Option<&str>, depth: usize) {
-        if depth > MAX_NESTING {
+        if depth > MAX_NESTING || self.contacts.len() >= MAX_CONTACTS {
             return;
         }
         let own_name = self.name(item).map(|name| name.value);

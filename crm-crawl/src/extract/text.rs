@@ -108,7 +108,7 @@ pub(super) fn spot(dom: Dom<'_>, region: Option<&str>) -> Vec<Spotted> {
             .flat_map(|regex| regex.find_iter(&text))
             .take(MAX_FINDS)
         {
-            let before = text.get(..spotted.start()).unwrap_or_default();
+            let before = tail(&text, spotted.start());
             let token = before.rsplit([' ', '\n']).next().unwrap_or_default();
             let after = text.get(spotted.end()..).unwrap_or_default();
             // `https://user:password@host`, `https://social.example/@name`, `git@host:path`: addresses of another kind.
@@ -176,6 +176,15 @@ pub(super) fn spot(dom: Dom<'_>, region: Option<&str>) -> Vec<Spotted> {
     found
 }
 
+/// What stands before, as far as it matters.
+fn tail(text: &str, end: usize) -> &str {
+    let mut start = end.saturating_sub(64);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    text.get(start..end).unwrap_or_default()
+}
+
 /// Where a bracketed `at` stands, with what is around it.
 fn marks(text: &str) -> Vec<(usize, usize)> {
     const WORDS: [&str; 5] = ["at", "ät", "arroba", "@", "a t"];
@@ -239,9 +248,7 @@ pub(super) fn is_fax(before: &str) -> bool {
 fn phone(text: &str, start: usize, written: &str, region: Option<&str>) -> Option<(Kind, String)> {
     // A line ends a number: only its first line is one.
     let written = written.lines().next()?.trim();
-    let line = text.get(..start)?.rsplit('\n').next()?;
-    let from = line.char_indices().rev().nth(31).map_or(0, |(at, _)| at);
-    let before = line.get(from..)?;
+    let before = tail(text, start).rsplit('\n').next()?;
     if is_fax(before)
         || before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '#' | '$' | '€' | '£' | '@' | '_'))
     {

@@ -320,6 +320,25 @@ fn a_page_s_vcards_problems_and_proofs() {
     );
 }
 
+/// Tags may have names that no expression can say.
+#[test]
+fn places_lead_through_tags_with_odd_names() {
+    let html = "<o:p>x</o:p><a<b>y</a<b><a\"c><i>ana@shop.example</i></a\"c>";
+    let page = Page::new(
+        "https://a.example/".parse().unwrap(),
+        "site",
+        html,
+        Timestamp::EPOCH,
+    )
+    .unwrap();
+    let found = extract::contacts(&page, &Hints::default());
+    let place = &found.contacts[0].emails[0].place;
+    let query = crm_crawl::spider::Query::parse(place).unwrap();
+    let places = page.document().find(&query).unwrap();
+    assert_eq!(places.len(), 1, "{place}");
+    assert_eq!(places[0].text(), "ana@shop.example", "{place}");
+}
+
 /// The region that a host names goes before the page's language.
 #[test]
 fn a_host_s_region_goes_first() {

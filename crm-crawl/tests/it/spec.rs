@@ -42,7 +42,7 @@ fn css_and_xpath_say_the_same() {
         "fields": [
             {"selector": "h2", "target": "name"},
             {"selector": "p b", "target": "phone"},
-            {"selector": "a", "target": "email"},
+            {"selector": "a[href^='mailto:']", "target": "email"},
             {"selector": "a.home::attr(href)", "target": "attribute:home"},
             {"attr": "data-id", "target": "external:site"},
         ],
@@ -73,7 +73,7 @@ fn a_value_goes_through_expression_and_cleaning() {
     let output = tried(json!({
         "item": "li.person",
         "fields": [
-            {"selector": "a", "target": "email", "clean": ["lower"]},
+            {"selector": "a[href^='mailto:']", "target": "email", "clean": ["lower"]},
             {"selector": "./dl/dt[.='Joined']/following-sibling::dd[1]", "target": "attribute:joined", "clean": ["date"]},
             {"selector": "./dl/dt[.='Spent']/following-sibling::dd[1]", "target": "attribute:spent:float", "clean": ["number"]},
             {"selector": "./dl/dt[.='Spent']/following-sibling::dd[1]", "target": "attribute:currency", "regex": "[\\d.,]+ ([A-Z]{3})|(no)"},
