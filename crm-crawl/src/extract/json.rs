@@ -146,7 +146,7 @@ mod tests {
             "{&quot;name&quot;: &quot;Ana&quot;, &quot;n&quot;: 1}",
             r#"{"name": "Ana", "n": 1}}"#,
         ] {
-            assert_eq!(read(text).unwrap(), [ana.clone()], "{text}");
+            assert_eq!(read(text).unwrap(), std::slice::from_ref(&ana), "{text}");
         }
         for (text, wanted) in [
             ("{\"a\": \"x\ny\"}", json!({"a": "x\ny"})),

@@ -22,13 +22,13 @@ pub(super) fn items(dom: Dom<'_>, problems: &mut Vec<Problem>) -> Vec<Item> {
         if element.name() != "script" || !kind.eq_ignore_ascii_case("application/ld+json") {
             continue;
         }
-        let place = dom.path(number);
+        let script = dom.path(number);
         let end = dom.end(number);
         let text: String = (number..end).filter_map(|at| dom.text_node(at)).collect();
         match json::read(&text) {
-            Some(values) => documents.extend(values.into_iter().map(|value| (value, place.clone()))),
+            Some(values) => documents.extend(values.into_iter().map(|value| (value, format!("{script}#")))),
             None => problems.push(Problem {
-                place,
+                place: script,
                 reason: "a JSON-LD block that is not JSON, or longer than 1 MiB",
             }),
         }
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
         match value {
             Value::Array(all) => {
                 for (one, index) in all.iter().zip(0..) {
-                    self.top(one, &format!("{place}#[{index}]"), bare, items, depth + 1);
+                    self.top(one, &format!("{place}[{index}]"), bare, items, depth + 1);
                 }
             }
             Value::Object(object) => {
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
                     Some(context) => context.to_string().to_ascii_lowercase().contains("schema.org"),
                 };
                 if let Some(graph) = object.get("@graph") {
-                    self.top(graph, &format!("{place}#.@graph"), bare, items, depth + 1);
+                    self.top(graph, &format!("{place}.@graph"), bare, items, depth + 1);
                 }
                 if object.contains_key("@type") {
                     items.extend(self.item(object, place, bare, 0));

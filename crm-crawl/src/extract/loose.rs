@@ -386,9 +386,7 @@ fn is_name(text: &str) -> bool {
             && (particle || plain.starts_with(char::is_uppercase))
             && !HEADINGS.contains(&plain.to_lowercase().as_str())
     };
-    (2..=4).contains(&words.len())
-        && words.iter().all(|word| is_word(word))
-        && !text.ends_with([':', '!', '?'])
+    (2..=4).contains(&words.len()) && words.iter().all(is_word) && !text.ends_with([':', '!', '?'])
 }
 
 #[cfg(test)]

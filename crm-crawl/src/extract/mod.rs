@@ -113,7 +113,8 @@ pub struct Find<T> {
     pub confidence: f64,
     /// How it was written.
     pub syntax: Syntax,
-    /// Where: an XPath expression that leads to the element, in JSON-LD with the way inside (`/html/head/script#.@graph[0].email`).
+    /// Where: an XPath expression that leads to the element, in JSON-LD with the way inside, through
+    /// references too (`/html/head/script#.@graph[0].publisher.email`).
     pub place: String,
 }
 
