@@ -62,7 +62,11 @@ fn worker() {
                 ..known
             };
             campaigns
-                .launch(&ctx, &plan, |at| println!("queued {}", at.queued))
+                .launch(&ctx, &plan, |at| {
+                    if at.queued > 0 {
+                        println!("queued {}", at.queued);
+                    }
+                })
                 .await
                 .unwrap();
         } else {
@@ -236,14 +240,8 @@ async fn a_campaign_that_is_killed_again_and_again_queues_everybody_once() {
         .collect();
     assert_eq!(states, BTreeSet::from(["running".to_owned()]));
 
-    // Without a name that is kept, the same kills double people: it would be seen.
-    let (mut all, mut different) = counted(&place);
-    for _ in 0..10 {
-        kill_after(&place, "forgetful", "queued", 1);
-        (all, different) = counted(&place);
-        if all > different {
-            break;
-        }
-    }
+    // Without a name that is kept, people are doubled by the first run that was killed when it had queued some: seen.
+    kill_after(&place, "forgetful", "queued", 1);
+    let (all, different) = counted(&place);
     assert!(all > different, "{all} messages to {different} people");
 }
