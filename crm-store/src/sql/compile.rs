@@ -18,6 +18,7 @@ pub struct Sql {
     marks: Vec<(usize, bool)>,
     placeholder: fn(&mut String, usize),
     quote: fn(&mut String, &str),
+    tenant: (&'static str, &'static str),
 }
 
 impl Sql {
@@ -29,6 +30,7 @@ impl Sql {
             marks: Vec::new(),
             placeholder: D::placeholder,
             quote: D::quote,
+            tenant: D::TENANT,
         }
     }
     /// Adds fixed text.
@@ -122,10 +124,13 @@ impl Sql {
 pub(crate) type Question = (Sql, Vec<FieldType>);
 
 pub(crate) fn tenant_is<'a>(sql: &'a mut Sql, tenant: &TenantId) -> &'a mut Sql {
+    let (before, behind) = sql.tenant;
     sql.push(" WHERE ")
         .name("tenant")
         .push(" = ")
+        .push(before)
         .bind(tenant.as_str().into())
+        .push(behind)
 }
 
 fn record_columns(sql: &mut Sql, schema: &'static Schema) -> Vec<FieldType> {
@@ -565,7 +570,9 @@ pub(crate) fn update<D: Dialect>(tenant: &TenantId, id: Uuid, expected: Version,
 }
 
 /// Replaces the values of records of one schema, each of which still has the version it is expected to have, in one
-/// statement. The types stand with the first row: an absent value tells none.
+/// statement. The types stand with the first row: an absent value tells none. The tenant stands in each row, not beside
+/// them: PostgreSQL takes a tenant it has no statistics of for one without rows, and would go through the new rows anew
+/// for each record of the tenant instead of looking each of them up by its key.
 pub(crate) fn updates<D: Dialect>(
     schema: &'static Schema,
     tenant: &TenantId,
@@ -590,7 +597,9 @@ pub(crate) fn updates<D: Dialect>(
                 sql.push("::").push(D::column_type(ty, false));
             }
         };
-        sql.push("(").bind(Value::Uuid(*id));
+        sql.push("(").bind(tenant.as_str().into());
+        ty(sql, FieldType::Text);
+        sql.push(", ").bind(Value::Uuid(*id));
         ty(sql, FieldType::Uuid);
         sql.push(", ").bind(Value::Int(*expected));
         ty(sql, FieldType::Int);
@@ -604,16 +613,18 @@ pub(crate) fn updates<D: Dialect>(
     sql.push(") AS ")
         .name(NEW)
         .push(" (")
+        .name("tenant")
+        .push(", ")
         .name("id")
         .push(", ")
         .name("version");
     for field in schema.fields {
         sql.push(", ").name(field.name);
     }
-    sql.push(") WHERE ").table(schema.name).push(".").name("tenant");
-    sql.push(" = ").bind(tenant.as_str().into());
-    for key in ["id", "version"] {
-        sql.push(" AND ").table(schema.name).push(".").name(key);
+    sql.push(")");
+    for (at, key) in ["tenant", "id", "version"].into_iter().enumerate() {
+        sql.push(if at == 0 { " WHERE " } else { " AND " });
+        sql.table(schema.name).push(".").name(key);
         sql.push(" = ").name(NEW).push(".").name(key);
     }
     sql

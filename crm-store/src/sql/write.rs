@@ -93,7 +93,7 @@ fn updates<D: Dialect>(writes: &[Write], most: usize) -> Vec<(Uuid, Version, &Re
             break;
         };
         let schema = record.schema();
-        let room = (D::MAX_BINDS / (schema.fields.len() + 2)).min(UPDATES);
+        let room = (D::MAX_BINDS / (schema.fields.len() + 3)).min(UPDATES);
         let other = rows
             .first()
             .is_some_and(|(_, _, first)| !std::ptr::eq(first.schema(), schema));

@@ -3,11 +3,11 @@
 
 use crm_core::capability::RecordStore;
 use crm_core::query::{Filter, Query};
-use crm_core::record::{Record, Write};
+use crm_core::record::{Record, Value, Write};
 use crm_core::registry::Catalog;
 use crm_core::testkit::fixtures;
 use crm_core::testkit::store::{JOB, SAMPLE};
-use crm_core::{ErrorKind, Result};
+use crm_core::{Context, ErrorKind, Result, Uuid};
 use crm_store::sql::Tls;
 use crm_store::{MysqlConfig, MysqlStore, PostgresConfig, PostgresStore};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqlSafeStr as _};
@@ -336,6 +336,102 @@ async fn keys_are_found_by_their_index() {
         let none = words_postgres(&own.url, &plan("t = 'x'")).await.join("\n");
         assert!(!none.contains("kit_sample_code"), "{none}");
     }
+}
+
+/// A tenant that came after the statistics were made: its records are found and changed by their keys, not by reading
+/// all that it has. The server counts the rows it read.
+#[tokio::test]
+async fn a_tenant_without_statistics_is_found_by_its_keys() {
+    const ROWS: usize = 3000;
+    let Some(own) = Own::postgres_database().await else {
+        return;
+    };
+    // One connection, so that its counters can be asked for in between.
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(1)
+        .connect(&own.url)
+        .await
+        .unwrap();
+    let run = async |text: String| {
+        sqlx::query(AssertSqlSafe(text).into_sql_str())
+            .fetch_all(&pool)
+            .await
+            .unwrap()
+    };
+    let read = async || -> i64 {
+        run("SELECT pg_stat_force_next_flush()".to_owned()).await;
+        let rows = run(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'kit_sample'"
+                .to_owned(),
+        )
+        .await;
+        rows[0].try_get(0).unwrap()
+    };
+    let config = PostgresConfig::default().dangerous_accept_weak_durability();
+    let store = PostgresStore::from_pool(pool.clone(), config).await.unwrap();
+    store.migrate(&[&SAMPLE]).await.unwrap();
+    // As the store's own sessions have it.
+    run("SET random_page_cost = 1.1".to_owned()).await;
+    run("ALTER TABLE kit_sample SET (autovacuum_enabled = false)".to_owned()).await;
+    let fill = async |ctx: &Context| -> Vec<(Uuid, Record)> {
+        let rows: Vec<(Uuid, Record)> = (0..ROWS)
+            .map(|n| (fixtures::id(), sample(&format!("code-{n}"))))
+            .collect();
+        let writes: Vec<Write> = rows
+            .iter()
+            .map(|(id, record)| Write::insert(*id, record.clone()))
+            .collect();
+        store.apply(ctx, &writes).await.unwrap();
+        rows
+    };
+    fill(&fixtures::context()).await;
+    run("ANALYZE kit_sample".to_owned()).await;
+    let ctx = fixtures::context();
+    let (rows, tenant) = (fill(&ctx).await, ctx.tenant().as_str().to_owned());
+    let ids: Vec<Uuid> = rows.iter().step_by(30).map(|(id, _)| *id).collect();
+
+    let before = read().await;
+    let found = store.get(&ctx, &SAMPLE, &ids).await.unwrap();
+    assert_eq!(found.iter().flatten().count(), 100);
+    let by_id = read().await - before;
+    let codes: Vec<Value> = (0..64).map(|n| format!("code-{}", n * 40).into()).collect();
+    let filter = Filter::In {
+        field: "code".into(),
+        values: codes,
+    };
+    let found = store.find(&ctx, &SAMPLE, &Query::new(filter)).await.unwrap();
+    assert_eq!(found.items.len(), 64);
+    let by_code = read().await - before - by_id;
+    let changes: Vec<Write> = rows
+        .iter()
+        .step_by(50)
+        .map(|(id, record)| Write::Update {
+            id: *id,
+            expected: 1,
+            record: record.clone().with("n", 7).unwrap(),
+        })
+        .collect();
+    store.apply(&ctx, &changes).await.unwrap();
+    let changed = read().await - before - by_id - by_code;
+    let most = ROWS as i64 / 4;
+    assert!(
+        (100..most).contains(&by_id) && (64..most).contains(&by_code) && (60..most).contains(&changed),
+        "rows read: {by_id} for 100 ids, {by_code} for 64 codes, {changed} for 60 changes"
+    );
+
+    // Asked the plain way, the server reads them all.
+    let list: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
+    let before = read().await;
+    run(format!(
+        "SELECT * FROM kit_sample WHERE tenant = '{tenant}' AND id IN ({}) ORDER BY code, id",
+        list.join(", ")
+    ))
+    .await;
+    let plain = read().await - before;
+    assert!(plain >= ROWS as i64, "{plain}");
+    eprintln!(
+        "rows read: {by_id} for 100 ids, {by_code} for 64 codes, {changed} for 60 changes; {plain} the plain way"
+    );
 }
 
 /// Whom the server does not know, and what is not there, is told by name, without the password.

@@ -208,6 +208,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     const DROP_INDEX_ON: bool = false;
     /// What makes a claim pass over rows that another one is taking.
     const SKIP_LOCKED: &'static str = "";
+    /// What stands before and behind the tenant that rows are compared with.
+    const TENANT: (&'static str, &'static str) = ("", "");
     /// Whether records updated one after the other are carried out in one statement.
     const UPDATES_TOGETHER: bool = false;
     /// Asks what time it is there, in microseconds since 1970; empty where that is this process's own clock.
