@@ -32,6 +32,7 @@ pub fn catalog() -> Catalog {
     for scheme in ["memory", "record"] {
         catalog.absent::<dyn Mailer>(scheme, "outreach");
     }
+    catalog.absent::<dyn Mailer>("vendor", "http-provider");
     for (scheme, feature) in [
         ("memory", "outreach"),
         ("twilio", "twilio"),

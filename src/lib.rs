@@ -35,7 +35,7 @@
 //! | `smtp` | e-mail over SMTP, and `outreach` |
 //! | `twilio` | SMS and calls through Twilio, and `outreach` |
 //! | `aliyun` | SMS and calls through Aliyun (Alibaba Cloud), and `outreach` |
-//! | `http-provider` | SMS and calls through a vendor that is described by data, and `outreach` |
+//! | `http-provider` | e-mail, SMS and calls through a vendor that is described by data, and `outreach` |
 //! | `api` | webhooks, bounces, links to unsubscribe as an axum router, and `outreach` |
 //! | `testkit` | conformance suites for providers of your own |
 //! | `full` | all of it except `testkit` |

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use crm_core::capability::{SmsSender, VoiceCaller};
+use crm_core::capability::{Mailer, SmsSender, VoiceCaller};
 use crm_core::memory::{MemorySms, MemoryVoice};
 use crm_core::registry::Catalog;
 
 /// Adds the providers of this crate to a catalogue, for each capability by the scheme of their URL: mailers `smtp`,
-/// `smtps`, `file`, `memory`, `record`; SMS senders and voice callers `twilio`, `aliyun`, `vendor`
-/// (a description in a file), `memory`. What was left out when compiling
+/// `smtps`, `file`, `memory`, `record`, `vendor` (a description in a file); SMS senders and voice callers `twilio`,
+/// `aliyun`, `vendor`, `memory`. What was left out when compiling
 /// answers with its feature.
 pub fn register(catalog: &mut Catalog) {
     crate::mail::register(catalog);
@@ -42,7 +42,11 @@ pub fn register(catalog: &mut Catalog) {
     }
     #[cfg(feature = "http-provider")]
     {
-        use crate::http::{HttpSms, HttpVendorConfig, HttpVoice};
+        use crate::http::{HttpMailer, HttpSms, HttpVendorConfig, HttpVoice};
+        catalog.register::<dyn Mailer, _, _>("vendor", |url| async move {
+            let config = HttpVendorConfig::from_url(&url)?;
+            Ok(Arc::new(HttpMailer::build(&config.scheme.clone(), config)?) as Arc<dyn Mailer>)
+        });
         catalog.register::<dyn SmsSender, _, _>("vendor", |url| async move {
             let config = HttpVendorConfig::from_url(&url)?;
             Ok(Arc::new(HttpSms::build(&config.scheme.clone(), config)?) as Arc<dyn SmsSender>)
@@ -52,6 +56,7 @@ pub fn register(catalog: &mut Catalog) {
             Ok(Arc::new(HttpVoice::build(&config.scheme.clone(), config)?) as Arc<dyn VoiceCaller>)
         });
     }
+    catalog.absent::<dyn Mailer>("vendor", "http-provider");
     for (scheme, feature) in [
         ("twilio", "twilio"),
         ("aliyun", "aliyun"),

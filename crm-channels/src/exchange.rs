@@ -16,12 +16,15 @@ use chrono::DateTime;
 use crm_core::http::{HttpClient, Response};
 use crm_core::message::Blame;
 use crm_core::{Error, ErrorKind, Result, Retry, Timestamp};
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderValue, Method, Request, header};
 use serde::de::DeserializeOwned;
 use url::Url;
 
 /// The longest wait a vendor may ask for that is believed; a header can say anything.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Headers that no log shows.
+const SECRET: [&str; 2] = ["authorization", "x-acs-security-token"];
 
 /// A question to a vendor.
 pub(crate) struct Question<'a> {
@@ -33,24 +36,33 @@ pub(crate) struct Question<'a> {
 
 /// Asks. A status is no error here.
 pub(crate) async fn ask(client: &HttpClient, question: Question<'_>) -> Result<Answer> {
+    put(client, request(question)?).await
+}
+
+/// Puts a question that is ready to go.
+pub(crate) async fn put(client: &HttpClient, request: Request<Bytes>) -> Result<Answer> {
+    let safe = request.method().is_safe();
+    client
+        .send(request)
+        .await
+        .map(|response| Answer { response, safe })
+}
+
+/// A question as it goes to the client.
+pub(crate) fn request(question: Question<'_>) -> Result<Request<Bytes>> {
     let mut request = Request::builder()
-        .method(question.method.clone())
+        .method(question.method)
         .uri(question.url.as_str());
     for (name, value) in &question.headers {
         let mut value = HeaderValue::from_str(value).map_err(|_| {
             Error::invalid("a header's value has characters that no header may have").with("header", name)
         })?;
-        value.set_sensitive(name.eq_ignore_ascii_case("authorization"));
+        value.set_sensitive(SECRET.iter().any(|secret| name.eq_ignore_ascii_case(secret)));
         request = request.header(*name, value);
     }
-    let request = request
+    request
         .body(Bytes::from(question.body))
-        .map_err(|e| Error::invalid("the request cannot be built").source(e))?;
-    let safe = question.method.is_safe();
-    client
-        .send(request)
-        .await
-        .map(|response| Answer { response, safe })
+        .map_err(|e| Error::invalid("the request cannot be built").source(e))
 }
 
 /// What the vendor answered.
@@ -74,8 +86,8 @@ impl Answer {
         self.response.status.is_success()
     }
 
-    pub(crate) fn headers(&self) -> &HeaderMap {
-        &self.response.headers
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers.get(name)?.to_str().ok()
     }
 
     pub(crate) fn body(&self) -> &[u8] {
@@ -265,14 +277,70 @@ pub(crate) fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
     out
 }
 
-/// Undoes percent-encoding in the parts of a provider's URL before the host.
-pub(crate) fn decoded(text: &str) -> String {
-    let plus = text.replace('+', "%2B");
-    url::form_urlencoded::parse(format!("v={plus}").as_bytes())
-        .next()
-        .map(|(_, v)| v.into_owned())
-        .unwrap_or_default()
+/// Text as XML 1.0 takes it, in content and in attributes alike.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] naming `field` for characters that no document holds.
+pub(crate) fn xml(text: &str, field: &'static str) -> Result<String> {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&apos;"),
+            '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'.. => {
+                out.push(c)
+            }
+            _ => return Err(Error::invalid("a character that XML cannot hold").with("field", field)),
+        }
+    }
+    Ok(out)
 }
+
+/// What all providers over HTTP have in common: a type around a `Line`, and how that asks whether the vendor is there.
+macro_rules! provider_over_http {
+    ($provider:ident) => {
+        impl $provider {
+            /// Takes the time of receipts from `clock`, and that of signatures where requests are signed.
+            #[must_use]
+            pub fn with_clock(mut self, clock: std::sync::Arc<dyn crm_core::Clock>) -> Self {
+                self.0.clock = clock;
+                self
+            }
+
+            /// Goes through this client instead of one of its own, so that several providers share connections.
+            #[must_use]
+            pub fn with_client(mut self, client: crm_core::http::HttpClient) -> Self {
+                self.0.client = client;
+                self
+            }
+        }
+
+        impl std::fmt::Debug for $provider {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($provider))
+                    .field("name", &self.0.info.name)
+                    .field("config", &self.0.config)
+                    .finish_non_exhaustive()
+            }
+        }
+
+        #[async_trait::async_trait]
+        impl crm_core::Provider for $provider {
+            fn info(&self) -> &crm_core::ProviderInfo {
+                &self.0.info
+            }
+
+            async fn check(&self) -> crm_core::Result<crm_core::Health> {
+                self.0.check().await
+            }
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use provider_over_http;
 
 /// The address of a vendor that a setting names: https, or http to this very machine, for tests.
 pub(crate) fn endpoint(setting: &'static str, url: &Url) -> Result<()> {
@@ -371,6 +439,17 @@ mod tests {
                 assert_eq!(error.retry(), Retry::Allowed { after: wait }, "{status}");
             }
             assert_eq!(by_status(status, true, wait).effect(), Effect::None, "{status}");
+        }
+    }
+
+    #[test]
+    fn text_in_xml() {
+        assert_eq!(
+            xml("<b> & \"x\" 'y'\n张", "text").unwrap(),
+            "&lt;b&gt; &amp; &quot;x&quot; &apos;y&apos;\n张"
+        );
+        for bad in ["\u{7}", "\u{1b}", "\u{ffff}"] {
+            assert_eq!(xml(bad, "text").unwrap_err().context("field"), Some("text"));
         }
     }
 

@@ -28,6 +28,7 @@ pub mod mail;
 pub mod outbox;
 mod outreach;
 pub mod routing;
+mod settings;
 pub mod template;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -190,6 +190,10 @@ impl<T: ?Sized + SmsSender> SmsSender for Layered<T> {
         self.inner.capability()
     }
 
+    fn sender(&self, sms: &Sms) -> Option<String> {
+        self.inner.sender(sms)
+    }
+
     async fn send(&self, ctx: &Context, sms: &Permitted<Sms>) -> Result<Receipt> {
         self.stack
             .call(Op::new("sms.send"), self.info(), || self.inner.send(ctx, sms))

@@ -1,9 +1,21 @@
 use crm_core::http::HttpConfig;
-use crm_core::{Error, Result, Secret};
+use crm_core::{Result, Secret};
 use serde::Deserialize;
 use url::Url;
 
-use crate::exchange::{decoded, endpoint};
+use crate::exchange::endpoint;
+use crate::settings::{decoded, number, wrong};
+
+/// How requests are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AliyunSignature {
+    /// Version 3, `ACS3-HMAC-SHA256`: over the headers and the body too.
+    #[default]
+    V3,
+    /// The older version of RPC interfaces, `HMAC-SHA1` in the query: for a gateway on the way that knows nothing else.
+    V2,
+}
 
 /// The settings of an Aliyun account: as configuration, or as a URL ([`AliyunConfig::from_url`]).
 ///
@@ -28,6 +40,9 @@ pub struct AliyunConfig {
     /// The region; chooses the endpoint of the SMS service.
     #[serde(default = "hangzhou")]
     pub region: String,
+    /// How requests are signed.
+    #[serde(default)]
+    pub signature: AliyunSignature,
     /// The name that messages are signed with, where their template does not say.
     #[serde(default)]
     pub sign_name: Option<String>,
@@ -62,10 +77,6 @@ fn hangzhou() -> String {
     "cn-hangzhou".to_owned()
 }
 
-fn wrong(setting: &str, message: &'static str) -> Error {
-    Error::config(message).with("setting", setting)
-}
-
 /// The two services.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Service {
@@ -73,7 +84,7 @@ pub(super) enum Service {
     Voice,
 }
 
-const KNOWN: &str = "unknown setting; known are token, sign_name, extend_code, caller, play_times, volume, speed, hook_secret, base_url, timeout, allow";
+const KNOWN: &str = "unknown setting; known are token, signature, sign_name, extend_code, caller, play_times, volume, speed, hook_secret, base_url, timeout, allow";
 
 impl AliyunConfig {
     /// An account in the region `cn-hangzhou`.
@@ -83,6 +94,7 @@ impl AliyunConfig {
             secret,
             token: None,
             region: hangzhou(),
+            signature: AliyunSignature::V3,
             sign_name: None,
             extend_code: None,
             caller: None,
@@ -131,6 +143,13 @@ impl AliyunConfig {
             let value = value.into_owned();
             match key.as_ref() {
                 "token" => config.token = Some(Secret::new(value)),
+                "signature" => {
+                    config.signature = match value.as_str() {
+                        "v3" => AliyunSignature::V3,
+                        "v2" => AliyunSignature::V2,
+                        _ => return Err(wrong("signature", "requests are signed by v3 or v2")),
+                    }
+                }
                 "sign_name" => config.sign_name = Some(value),
                 "extend_code" => config.extend_code = Some(value),
                 "caller" => config.caller = Some(value),
@@ -258,19 +277,17 @@ impl AliyunConfig {
     }
 }
 
-fn number<T: std::str::FromStr>(setting: &'static str, text: &str) -> Result<T> {
-    text.parse().map_err(|_| wrong(setting, "not a number"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn urls() {
-        let config =
-            AliyunConfig::from_url("aliyun://LTAI5t:s3%2Fcret@ap-southeast-1?token=t%3D&play_times=2")
-                .unwrap();
+        let config = AliyunConfig::from_url(
+            "aliyun://LTAI5t:s3%2Fcret@ap-southeast-1?token=t%3D&play_times=2&signature=v2",
+        )
+        .unwrap();
+        assert_eq!(config.signature, AliyunSignature::V2);
         assert_eq!(config.secret.expose(), "s3/cret");
         assert_eq!(config.token.as_ref().unwrap().expose(), "t=");
         for (region, service, host) in [
@@ -310,6 +327,7 @@ mod tests {
             ("cn-hangzhou?extend_code=x", "extend_code"),
             ("cn-hangzhou?caller=%2B86571", "caller"),
             ("cn-hangzhou?play_times=4", "play_times"),
+            ("cn-hangzhou?signature=v1", "signature"),
             ("cn-hangzhou?volume=101", "volume"),
             ("cn-hangzhou?speed=-501", "speed"),
             ("cn-hangzhou?speed=fast", "speed"),

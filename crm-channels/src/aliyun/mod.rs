@@ -21,29 +21,28 @@
 
 mod config;
 mod error;
-mod sign;
+mod request;
 mod sms;
 mod voice;
 mod webhook;
 mod wire;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crm_core::http::HttpClient;
 use crm_core::{Clock, Effect, Error, Health, IdSource, ProviderInfo, RandomIds, Result, Retry, SystemClock};
-use http::Method;
 
-pub use config::AliyunConfig;
+pub use config::{AliyunConfig, AliyunSignature};
+pub use request::AliyunRequest;
 pub use sms::AliyunSms;
 pub use voice::AliyunVoice;
 pub use webhook::AliyunWebhook;
 
-use crate::exchange::{Answer, Question, ask, form};
+use crate::exchange::{Answer, LONGEST_WAIT, provider_over_http, put};
 use config::Service;
 use error::classify;
-use wire::{Action, Answered, SCHEME, VERSION};
+use wire::{Answered, SCHEME};
 
 /// The way to one service of one account.
 struct Line {
@@ -69,64 +68,23 @@ impl Line {
         })
     }
 
-    /// Asks, signed. The parameters stand in the query of a `POST`, as the vendor's own client does it.
-    async fn ask(&self, action: &Action) -> Result<Answer> {
-        let mut url = self.config.endpoint(self.service)?;
-        let query = sign::query(&action.query);
-        url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
-        let body = form(action.body.iter().map(|(name, value)| (*name, value.as_str())));
-        let host = match (url.host_str().unwrap_or_default(), url.port()) {
-            (host, Some(port)) => format!("{host}:{port}"),
-            (host, None) => host.to_owned(),
-        };
-        let now: String = self.clock.now().to_string().chars().take(19).collect();
-        let mut headers = vec![
-            ("accept", "application/json".to_owned()),
-            ("host", host),
-            ("user-agent", self.config.http.user_agent.clone()),
-            ("x-acs-action", action.name.to_owned()),
-            ("x-acs-content-sha256", sign::sha256(body.as_bytes())),
-            ("x-acs-date", format!("{now}Z")),
-            ("x-acs-signature-nonce", self.ids.fresh().simple().to_string()),
-            ("x-acs-version", VERSION.to_owned()),
-        ];
-        if !action.body.is_empty() {
-            headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
-        }
-        match &self.config.token {
-            None => headers.push(("x-acs-credentials-provider", "static_ak".to_owned())),
-            Some(token) => {
-                headers.push(("x-acs-credentials-provider", "static_sts".to_owned()));
-                headers.push(("x-acs-accesskey-id", self.config.key.clone()));
-                headers.push(("x-acs-security-token", token.expose().to_owned()));
-            }
-        }
-        let authorization = sign::authorization(
-            &self.config.key,
-            self.config.secret.expose(),
-            &query,
-            &headers,
-            body.as_bytes(),
-        );
-        headers.push(("authorization", authorization));
-        let question = Question {
-            method: Method::POST,
-            url: &url,
-            headers,
-            body,
-        };
-        ask(&self.client, question).await
+    /// Asks, signed.
+    async fn ask(&self, request: &AliyunRequest) -> Result<Answer> {
+        let endpoint = self.config.endpoint(self.service)?;
+        let nonce = self.ids.fresh().simple().to_string();
+        let request = request.signed(&self.config, &endpoint, self.clock.now(), &nonce)?;
+        put(&self.client, request).await
     }
 
     /// Asks for something that is done; the answer says `OK`.
-    async fn act(&self, action: &Action) -> Result<Answered> {
-        self.understood(&self.ask(action).await?, false)
+    async fn act(&self, request: &AliyunRequest) -> Result<Answered> {
+        self.understood(&self.ask(request).await?, false)
     }
 
     /// Asks for something that changes nothing.
-    async fn look(&self, action: &Action) -> Result<Answered> {
+    async fn look(&self, request: &AliyunRequest) -> Result<Answered> {
         // The method is POST all the same, so the client thinks it may have had an effect.
-        let answer = self.ask(action).await.map_err(|error| match error.effect() {
+        let answer = self.ask(request).await.map_err(|error| match error.effect() {
             Effect::None => error,
             Effect::Unknown => error
                 .with_effect(Effect::None)
@@ -136,7 +94,14 @@ impl Line {
     }
 
     fn understood(&self, answer: &Answer, safe: bool) -> Result<Answered> {
-        let wait = answer.retry_after(self.clock.now());
+        // A throttled request is told in milliseconds, in a header of the vendor's own.
+        let own = answer
+            .header("x-acs-retry-after")
+            .and_then(|text| text.parse().ok());
+        let wait = own
+            .filter(|millis| *millis > 0)
+            .map(|millis| Duration::from_millis(millis).min(LONGEST_WAIT))
+            .or_else(|| answer.retry_after(self.clock.now()));
         match answer.json::<Answered>() {
             Some(answered) if answered.code.as_deref() == Some("OK") && answer.is_success() => Ok(answered),
             Some(answered) => Err(classify(answered.code.as_deref(), answer.status(), safe, wait)),
@@ -146,20 +111,15 @@ impl Line {
 
     /// Whether Aliyun answers and takes our signature: asked for the details of a number that nobody has.
     async fn check(&self) -> Result<Health> {
-        let action = match self.service {
-            Service::Sms => Action {
-                name: "QuerySendDetails",
-                query: vec![
-                    ("CurrentPage", "1".to_owned()),
-                    ("PageSize", "1".to_owned()),
-                    ("PhoneNumber", "13000000000".to_owned()),
-                    ("SendDate", wire::day(self.clock.now(), 0)),
-                ],
-                body: Vec::new(),
-            },
+        let request = match self.service {
+            Service::Sms => AliyunRequest::new("QuerySendDetails")
+                .query("CurrentPage", "1")
+                .query("PageSize", "1")
+                .query("PhoneNumber", "13000000000")
+                .query("SendDate", wire::day(self.clock.now(), 0)),
             Service::Voice => wire::query_call("1^1", wire::PRODUCTS[0], self.clock.now()),
         };
-        match self.look(&action).await {
+        match self.look(&request).await {
             Ok(_) => Ok(Health::Ready),
             // That there is no such call says that everything else is in order.
             Err(error)
@@ -170,14 +130,25 @@ impl Line {
             Err(error) => Err(error.operation("aliyun.check").with("provider", &self.info.name)),
         }
     }
-
-    fn debug(&self, kind: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(kind)
-            .field("name", &self.info.name)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
 }
+
+/// What both providers have in common.
+macro_rules! provider_of_aliyun {
+    ($provider:ident) => {
+        provider_over_http!($provider);
+
+        impl $provider {
+            /// Takes the nonces of signatures from `ids`. They must not repeat.
+            #[must_use]
+            pub fn with_ids(mut self, ids: Arc<dyn IdSource>) -> Self {
+                self.0.ids = ids;
+                self
+            }
+        }
+    };
+}
+provider_of_aliyun!(AliyunSms);
+provider_of_aliyun!(AliyunVoice);
 
 /// The error of a call for each of those it was made for.
 fn repeated(error: &Error) -> Error {
@@ -199,7 +170,7 @@ fn repeated(error: &Error) -> Error {
 fn named(config: &AliyunConfig, parts: &[&str]) -> String {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, config.secret.expose().as_bytes());
     let tag = ring::hmac::sign(&key, parts.join("\n").as_bytes());
-    sign::hex(tag.as_ref()).chars().take(32).collect()
+    request::hex(tag.as_ref()).chars().take(32).collect()
 }
 
 /// How long after midnight in China a message may still count for the day before.

@@ -1,12 +1,8 @@
-use std::collections::BTreeSet;
-use std::fmt;
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use crm_core::capability::{SmsCapability, SmsSender};
-use crm_core::http::HttpClient;
 use crm_core::message::{Blame, DeliveryEvent, DeliveryState, Lookup, Permitted, Receipt, Sms};
-use crm_core::{Clock, Context, Effect, Error, Health, IdSource, Provider, ProviderInfo, Result};
+use crm_core::{Context, Effect, Error, Result};
+use std::collections::BTreeSet;
 
 use super::config::{AliyunConfig, Service};
 use super::error::receipt_blame;
@@ -23,7 +19,7 @@ const PAGES: u32 = 4;
 ///
 /// Messages of a batch share one reference (`BizId`); which one news are about is told by the recipient, so no number is
 /// twice in a batch. A batch that is refused because of one message is sent one by one.
-pub struct AliyunSms(Line);
+pub struct AliyunSms(pub(super) Line);
 
 impl AliyunSms {
     /// A sender of this name. Checks the settings; connects with the first message.
@@ -34,31 +30,11 @@ impl AliyunSms {
         Line::new(name, config, Service::Sms).map(Self)
     }
 
-    /// Takes the time of signatures and receipts from `clock`.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.0.clock = clock;
-        self
-    }
-
-    /// Takes the nonces of signatures from `ids`. They must not repeat.
-    #[must_use]
-    pub fn with_ids(mut self, ids: Arc<dyn IdSource>) -> Self {
-        self.0.ids = ids;
-        self
-    }
-
-    /// Goes through this client instead of one of its own, so that several providers share connections.
-    #[must_use]
-    pub fn with_client(mut self, client: HttpClient) -> Self {
-        self.0.client = client;
-        self
-    }
-
     fn ready(&self, ctx: &Context, sms: &Sms) -> Result<()> {
         ctx.check(&*self.0.clock)?;
         sms.validate()?;
-        wire::template(&self.0.config, sms).map(|_| ())
+        // What can be refused without asking is refused before anything goes out, also for those of a batch.
+        wire::send(&self.0.config, sms).map(|_| ())
     }
 
     async fn one(&self, sms: &Sms) -> Result<Receipt> {
@@ -143,27 +119,16 @@ impl AliyunSms {
     }
 }
 
-impl fmt::Debug for AliyunSms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.debug("AliyunSms", f)
-    }
-}
-
-#[async_trait]
-impl Provider for AliyunSms {
-    fn info(&self) -> &ProviderInfo {
-        &self.0.info
-    }
-
-    async fn check(&self) -> Result<Health> {
-        self.0.check().await
-    }
-}
-
 #[async_trait]
 impl SmsSender for AliyunSms {
     fn capability(&self) -> SmsCapability {
         SmsCapability::new(false, true).with_lookup().with_batch(BATCH)
+    }
+
+    fn sender(&self, sms: &Sms) -> Option<String> {
+        wire::template(&self.0.config, sms)
+            .ok()
+            .map(|(_, sign_name)| sign_name.to_owned())
     }
 
     async fn send(&self, ctx: &Context, sms: &Permitted<Sms>) -> Result<Receipt> {
@@ -177,24 +142,24 @@ impl SmsSender for AliyunSms {
     async fn send_many(&self, ctx: &Context, all: &[Permitted<Sms>]) -> Result<Vec<Result<Receipt>>> {
         let mut answers: Vec<Option<Result<Receipt>>> = Vec::with_capacity(all.len());
         // Places of the messages that go together: one template, no number twice.
-        let mut groups: Vec<(&str, BTreeSet<&str>, Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(_, BTreeSet<&str>, Vec<usize>)> = Vec::new();
         for (place, sms) in all.iter().enumerate() {
             let sms = sms.message();
             match self.ready(ctx, sms) {
                 Err(error) => answers.push(Some(Err(self.named(error)))),
                 Ok(()) => {
                     answers.push(None);
-                    let code = sms.templates.get(wire::SCHEME).map_or("", |t| t.code.as_str());
+                    let key = wire::batch_key(sms);
                     let number = sms.to.as_str();
                     let fits = groups.iter_mut().find(|(of, numbers, places)| {
-                        *of == code && places.len() < BATCH && !numbers.contains(number)
+                        *of == key && places.len() < BATCH && !numbers.contains(number)
                     });
                     match fits {
                         Some((_, numbers, places)) => {
                             numbers.insert(number);
                             places.push(place);
                         }
-                        None => groups.push((code, BTreeSet::from([number]), vec![place])),
+                        None => groups.push((key, BTreeSet::from([number]), vec![place])),
                     }
                 }
             }

@@ -1,11 +1,7 @@
-use std::fmt;
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use crm_core::capability::{VoiceCaller, VoiceCapability};
-use crm_core::http::HttpClient;
 use crm_core::message::{Blame, DeliveryEvent, DeliveryState, Lookup, Permitted, Receipt, VoiceCall};
-use crm_core::{Clock, Context, Error, ErrorKind, Health, IdSource, Provider, ProviderInfo, Result};
+use crm_core::{Context, Error, ErrorKind, Result};
 
 use super::config::{AliyunConfig, Service};
 use super::error::call_state;
@@ -17,7 +13,7 @@ use crate::exchange::{by_status, china, shown};
 ///
 /// The vendor takes only 15 characters of ours with a call and gives them back with the receipt; the receipt is found by the
 /// call's own id, or by the number that was called.
-pub struct AliyunVoice(Line);
+pub struct AliyunVoice(pub(super) Line);
 
 impl AliyunVoice {
     /// A caller of this name. Checks the settings; connects with the first call.
@@ -26,27 +22,6 @@ impl AliyunVoice {
     /// [`ErrorKind::Config`] naming the setting.
     pub fn build(name: &str, config: AliyunConfig) -> Result<Self> {
         Line::new(name, config, Service::Voice).map(Self)
-    }
-
-    /// Takes the time of signatures and receipts from `clock`.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.0.clock = clock;
-        self
-    }
-
-    /// Takes the nonces of signatures from `ids`. They must not repeat.
-    #[must_use]
-    pub fn with_ids(mut self, ids: Arc<dyn IdSource>) -> Self {
-        self.0.ids = ids;
-        self
-    }
-
-    /// Goes through this client instead of one of its own, so that several providers share connections.
-    #[must_use]
-    pub fn with_client(mut self, client: HttpClient) -> Self {
-        self.0.client = client;
-        self
     }
 
     fn news(&self, lookup: &Lookup, call_id: &str, record: &CallRecord) -> DeliveryEvent {
@@ -76,23 +51,6 @@ impl AliyunVoice {
             reason: None,
             blame,
         }
-    }
-}
-
-impl fmt::Debug for AliyunVoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.debug("AliyunVoice", f)
-    }
-}
-
-#[async_trait]
-impl Provider for AliyunVoice {
-    fn info(&self) -> &ProviderInfo {
-        &self.0.info
-    }
-
-    async fn check(&self) -> Result<Health> {
-        self.0.check().await
     }
 }
 

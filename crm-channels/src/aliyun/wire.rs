@@ -3,24 +3,54 @@
 use std::collections::BTreeMap;
 
 use crm_core::customer::PhoneNumber;
-use crm_core::message::{Sms, VendorTemplate, VoiceCall, VoiceStep};
+use crm_core::message::{Sms, VendorParameters, VendorTemplate, VoiceCall, VoiceStep};
 use crm_core::{Error, Result, Timestamp};
 use serde::Deserialize;
 
 use super::config::AliyunConfig;
+use super::request::AliyunRequest;
 
 /// The scheme under which messages keep their templates for this vendor.
 pub(super) const SCHEME: &str = "aliyun";
 /// The version of both interfaces.
 pub(super) const VERSION: &str = "2017-05-25";
 
-pub(super) type Parameters = Vec<(&'static str, String)>;
+/// What a message's own parameters may set (`VendorParameters`): the rest of what the vendor's actions take.
+const OF_SMS: [&str; 4] = [
+    "SmsUpExtendCode",
+    "OwnerId",
+    "ResourceOwnerAccount",
+    "ResourceOwnerId",
+];
+const OF_CALLS: [&str; 6] = [
+    "PlayTimes",
+    "Speed",
+    "Volume",
+    "OwnerId",
+    "ResourceOwnerAccount",
+    "ResourceOwnerId",
+];
 
-/// A request: what it asks for, and its parameters, some of which go in the body as the vendor's own client does.
-pub(super) struct Action {
-    pub(super) name: &'static str,
-    pub(super) query: Parameters,
-    pub(super) body: Parameters,
+/// The parameters of a message for this vendor, each with its one value.
+fn own<'a>(parameters: &'a VendorParameters, known: &[&str]) -> Result<BTreeMap<&'a str, &'a str>> {
+    let mut all = BTreeMap::new();
+    for (name, values) in parameters.get(SCHEME).into_iter().flatten() {
+        let wrong = |message: &'static str| {
+            Err(Error::invalid(message)
+                .with("field", "parameters")
+                .with("parameter", crate::exchange::shown(name)))
+        };
+        match values.as_slice() {
+            _ if !known.contains(&name.as_str()) => {
+                return wrong(
+                    "Aliyun has no such parameter that a message may set itself; known are SmsUpExtendCode for SMS, PlayTimes, Speed and Volume for calls, OwnerId, ResourceOwnerAccount, ResourceOwnerId",
+                );
+            }
+            [value] => all.insert(name.as_str(), value.as_str()),
+            _ => return wrong("this parameter has one value"),
+        };
+    }
+    Ok(all)
 }
 
 /// A number as the SMS service takes it: those of the mainland by themselves, others with the country's code and no `+`.
@@ -93,53 +123,66 @@ pub(super) fn template<'a>(config: &'a AliyunConfig, sms: &'a Sms) -> Result<(&'
 }
 
 /// One message: `OutId` is its id, and comes back with the receipt.
-pub(super) fn send(config: &AliyunConfig, sms: &Sms) -> Result<Action> {
+pub(super) fn send(config: &AliyunConfig, sms: &Sms) -> Result<AliyunRequest> {
     let (template, sign_name) = template(config, sms)?;
-    let mut query: Parameters = vec![
-        ("OutId", sms.id.to_string()),
-        ("PhoneNumbers", sms_number(&sms.to)),
-        ("SignName", sign_name.to_owned()),
-        ("TemplateCode", template.code.clone()),
-    ];
+    let mut request = AliyunRequest::new("SendSms")
+        .query("OutId", sms.id.to_string())
+        .query("PhoneNumbers", sms_number(&sms.to))
+        .query("SignName", sign_name)
+        .query("TemplateCode", &template.code);
     if let Some(code) = &config.extend_code {
-        query.push(("SmsUpExtendCode", code.clone()));
+        request = request.query("SmsUpExtendCode", code);
     }
     if !template.params.is_empty() {
-        query.push(("TemplateParam", json(&template.params)?));
+        request = request.query("TemplateParam", json(&template.params)?);
     }
-    Ok(Action {
-        name: "SendSms",
-        query,
-        body: Vec::new(),
-    })
+    for (name, value) in own(&sms.parameters, &OF_SMS)? {
+        request = request.query(name, value);
+    }
+    Ok(request)
 }
 
-/// Several messages of one template, each to another number.
-pub(super) fn send_batch(config: &AliyunConfig, all: &[&Sms]) -> Result<Action> {
-    let (mut numbers, mut names, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    let mut code = "";
+/// What messages have in common that go in one batch: the template, and the parameters that a batch has one value for.
+pub(super) fn batch_key(sms: &Sms) -> (&str, Vec<(&str, &[String])>) {
+    let code = sms.templates.get(SCHEME).map_or("", |t| t.code.as_str());
+    let parameters = sms.parameters.get(SCHEME).into_iter().flatten();
+    let of_all = parameters
+        .filter(|(name, _)| *name != "SmsUpExtendCode")
+        .map(|(name, values)| (name.as_str(), values.as_slice()));
+    (code, of_all.collect())
+}
+
+/// Several messages with one [`batch_key`], each to another number.
+pub(super) fn send_batch(config: &AliyunConfig, all: &[&Sms]) -> Result<AliyunRequest> {
+    let (mut numbers, mut names, mut values, mut extends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut request = AliyunRequest::new("SendBatchSms");
     for sms in all {
         let (template, sign_name) = template(config, sms)?;
-        code = &template.code;
+        request = request.query("TemplateCode", &template.code);
         numbers.push(sms_number(&sms.to));
         names.push(sign_name);
         values.push(&template.params);
+        let mut parameters = own(&sms.parameters, &OF_SMS)?;
+        extends.push(
+            parameters
+                .remove("SmsUpExtendCode")
+                .or(config.extend_code.as_deref())
+                .unwrap_or_default(),
+        );
+        for (name, value) in parameters {
+            request = request.query(name, value);
+        }
     }
-    let mut body: Parameters = vec![
-        ("PhoneNumberJson", json(&numbers)?),
-        ("SignNameJson", json(&names)?),
-    ];
-    if let Some(extend) = &config.extend_code {
-        body.push(("SmsUpExtendCodeJson", json(vec![extend; all.len()])?));
+    request = request
+        .body("PhoneNumberJson", json(&numbers)?)
+        .body("SignNameJson", json(&names)?);
+    if extends.iter().any(|code| !code.is_empty()) {
+        request = request.body("SmsUpExtendCodeJson", json(&extends)?);
     }
     if values.iter().any(|values| !values.is_empty()) {
-        body.push(("TemplateParamJson", json(&values)?));
+        request = request.body("TemplateParamJson", json(&values)?);
     }
-    Ok(Action {
-        name: "SendBatchSms",
-        query: vec![("TemplateCode", code.to_owned())],
-        body,
-    })
+    Ok(request)
 }
 
 /// The day of an instant in China, `20260102`, some days later.
@@ -150,20 +193,20 @@ pub(super) fn day(at: Timestamp, later: u64) -> String {
 }
 
 /// What became of the messages to a number on a day.
-pub(super) fn query_details(number: &PhoneNumber, day: &str, biz_id: Option<&str>, page: u32) -> Action {
-    let mut query: Parameters = vec![
-        ("CurrentPage", page.to_string()),
-        ("PageSize", PAGE.to_string()),
-        ("PhoneNumber", sms_number(number)),
-        ("SendDate", day.to_owned()),
-    ];
-    if let Some(id) = biz_id {
-        query.push(("BizId", id.to_owned()));
-    }
-    Action {
-        name: "QuerySendDetails",
-        query,
-        body: Vec::new(),
+pub(super) fn query_details(
+    number: &PhoneNumber,
+    day: &str,
+    biz_id: Option<&str>,
+    page: u32,
+) -> AliyunRequest {
+    let request = AliyunRequest::new("QuerySendDetails")
+        .query("CurrentPage", page.to_string())
+        .query("PageSize", PAGE.to_string())
+        .query("PhoneNumber", sms_number(number))
+        .query("SendDate", day);
+    match biz_id {
+        Some(id) => request.query("BizId", id),
+        None => request,
     }
 }
 
@@ -177,22 +220,16 @@ pub(super) fn call_mark(id: &str) -> String {
 }
 
 /// A call: a text-to-speech template (`TTS_...`), or a recording that the vendor keeps.
-pub(super) fn call(config: &AliyunConfig, call: &VoiceCall) -> Result<Action> {
-    let mut query: Parameters = vec![("CalledNumber", voice_number(&call.to))];
-    if let Some(caller) = call.from.as_ref().or(config.caller.as_ref()) {
-        let caller =
-            PhoneNumber::parse(caller, None).map_or_else(|_| caller.clone(), |number| voice_number(&number));
-        query.push(("CalledShowNumber", caller));
-    }
-    query.push(("OutId", call_mark(&call.id.to_string())));
+pub(super) fn call(config: &AliyunConfig, call: &VoiceCall) -> Result<AliyunRequest> {
     let mut times = config.play_times;
-    let name = match (call.templates.get(SCHEME), call.steps.as_slice()) {
+    let request = match (call.templates.get(SCHEME), call.steps.as_slice()) {
         (Some(template), _) if template.code.starts_with("TTS_") => {
-            query.push(("TtsCode", template.code.clone()));
-            if !template.params.is_empty() {
-                query.push(("TtsParam", json(&template.params)?));
+            let request = AliyunRequest::new("SingleCallByTts").query("TtsCode", &template.code);
+            if template.params.is_empty() {
+                request
+            } else {
+                request.query("TtsParam", json(&template.params)?)
             }
-            "SingleCallByTts"
         }
         (Some(template), _) => {
             if !template.params.is_empty() {
@@ -201,8 +238,7 @@ pub(super) fn call(config: &AliyunConfig, call: &VoiceCall) -> Result<Action> {
                 )
                 .with("field", "templates"));
             }
-            query.push(("VoiceCode", template.code.clone()));
-            "SingleCallByVoice"
+            AliyunRequest::new("SingleCallByVoice").query("VoiceCode", &template.code)
         }
         (
             None,
@@ -214,8 +250,7 @@ pub(super) fn call(config: &AliyunConfig, call: &VoiceCall) -> Result<Action> {
             ],
         ) if !recording.contains("://") => {
             times = Some((*often).min(3));
-            query.push(("VoiceCode", recording.clone()));
-            "SingleCallByVoice"
+            AliyunRequest::new("SingleCallByVoice").query("VoiceCode", recording)
         }
         _ => {
             return Err(Error::invalid(
@@ -224,35 +259,39 @@ pub(super) fn call(config: &AliyunConfig, call: &VoiceCall) -> Result<Action> {
             .with("field", "templates"));
         }
     };
+    let mut request = request
+        .query("CalledNumber", voice_number(&call.to))
+        .query("OutId", call_mark(&call.id.to_string()));
+    if let Some(caller) = call.from.as_ref().or(config.caller.as_ref()) {
+        let caller =
+            PhoneNumber::parse(caller, None).map_or_else(|_| caller.clone(), |number| voice_number(&number));
+        request = request.query("CalledShowNumber", caller);
+    }
     for (name, value) in [
         ("PlayTimes", times.map(|v| v.to_string())),
         ("Speed", config.speed.map(|v| v.to_string())),
         ("Volume", config.volume.map(|v| v.to_string())),
     ] {
-        query.extend(value.map(|value| (name, value)));
+        if let Some(value) = value {
+            request = request.query(name, value);
+        }
     }
-    Ok(Action {
-        name,
-        query,
-        body: Vec::new(),
-    })
+    for (name, value) in own(&call.parameters, &OF_CALLS)? {
+        request = request.query(name, value);
+    }
+    Ok(request)
 }
 
 /// The products that a call may have been made with: texts, recordings.
 pub(super) const PRODUCTS: [&str; 2] = ["11010000138001", "11000000300006"];
 
 /// What became of a call; asked from an hour before, because the vendor looks a day ahead of the time given.
-pub(super) fn query_call(call_id: &str, product: &str, sent_at: Timestamp) -> Action {
+pub(super) fn query_call(call_id: &str, product: &str, sent_at: Timestamp) -> AliyunRequest {
     let from = sent_at.minus(std::time::Duration::from_secs(3600)).as_micros() / 1000;
-    Action {
-        name: "QueryCallDetailByCallId",
-        query: vec![
-            ("CallId", call_id.to_owned()),
-            ("ProdId", product.to_owned()),
-            ("QueryDate", from.to_string()),
-        ],
-        body: Vec::new(),
-    }
+    AliyunRequest::new("QueryCallDetailByCallId")
+        .query("CallId", call_id)
+        .query("ProdId", product)
+        .query("QueryDate", from.to_string())
 }
 
 /// An answer. Its words may hold the number: they are not kept.

@@ -7,7 +7,7 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::config::{AnswerSpec, Means, Rule};
+use super::config::{AnswerSpec, Expect, Means, Rule};
 use crate::exchange::{Answer, by_code, shown};
 
 /// Where something stands in an answer.
@@ -45,7 +45,7 @@ impl Read {
     pub(super) fn read(&self, answer: &Answer) -> Option<String> {
         let found = match self {
             Self::Json(pointer) => text(answer.json::<Value>()?.pointer(pointer)?)?,
-            Self::Header(name) => answer.headers().get(name)?.to_str().ok()?.trim().to_owned(),
+            Self::Header(name) => answer.header(name)?.trim().to_owned(),
             Self::Regex(pattern) => {
                 let body = String::from_utf8_lossy(answer.body()).into_owned();
                 let regex = Regex::new(pattern).ok()?;
@@ -53,6 +53,15 @@ impl Read {
             }
         };
         Some(found).filter(|found| !found.is_empty())
+    }
+}
+
+impl Expect {
+    /// Whether the answer has one of the values there.
+    pub(super) fn met(&self, answer: &Answer) -> bool {
+        self.at
+            .read(answer)
+            .is_some_and(|value| self.equals.contains(&value))
     }
 }
 
@@ -67,13 +76,7 @@ pub(super) fn text(value: &Value) -> Option<String> {
 
 /// The vendor's reference, or why there is none.
 pub(super) fn reference(spec: &AnswerSpec, answer: &Answer, now: Timestamp) -> Result<String> {
-    let yes = answer.is_success()
-        && spec.success.as_ref().is_none_or(|success| {
-            success
-                .at
-                .read(answer)
-                .is_some_and(|value| success.equals.contains(&value))
-        });
+    let yes = answer.is_success() && spec.success.as_ref().is_none_or(|success| success.met(answer));
     if yes {
         return match spec.reference.read(answer) {
             Some(reference) => Ok(reference.chars().filter(|c| !c.is_control()).take(128).collect()),

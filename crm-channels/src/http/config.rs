@@ -2,21 +2,28 @@ use std::collections::BTreeMap;
 
 use crm_core::http::HttpConfig;
 use crm_core::message::{Blame, DeliveryState};
-use crm_core::{Error, ErrorKind, Result, Secret};
+use crm_core::{ErrorKind, Result, Secret};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::Read;
 use super::hook::WebhookSpec;
+use crate::settings::{decoded, wrong};
 
 /// A vendor, described by data: as JSON in a file ([`HttpVendorConfig::from_url`]), or built in code.
 ///
 /// Texts have places that are filled from the message, each written so that it cannot leave its place (percent-encoded in
-/// a URL or form, a JSON value in JSON, escaped in text): `{{id}}`, `{{to}}` (E.164), `{{to_digits}}`, `{{from}}`,
-/// `{{text}}`, `{{media}}` (a list), `{{recording}}`, `{{times}}`, `{{template.code}}`, `{{template.sign_name}}`,
-/// `{{template.params}}` (an object), `{{param.NAME}}`, `{{reference}}` (in questions), `{{now}}`, `{{now_unix}}`,
-/// `{{secret.NAME}}`, `{{setting.NAME}}`. A place that ends in `?` may stay empty; a field that is only such a place is left
-/// out.
+/// a URL or form, a JSON value in JSON, escaped in text). A place that ends in `?` may stay empty; a field that is only such
+/// a place is left out.
+///
+/// | places | in |
+/// |---|---|
+/// | `{{id}}`, `{{now}}`, `{{now_unix}}`, `{{secret.NAME}}`, `{{setting.NAME}}` | all requests |
+/// | `{{to}}` (E.164), `{{to_digits}}`, `{{from}}`, `{{template.code}}`, `{{template.sign_name}}`, `{{template.params}}` (an object), `{{param.NAME}}`, `{{parameter.NAME}}` (of the message's own parameters for this scheme) | SMS and calls |
+/// | `{{text}}`, `{{media}}` (a list) | SMS |
+/// | `{{text}}`, `{{recording}}`, `{{times}}` | calls |
+/// | `{{to}}`, `{{from}}`, `{{reply_to}}` (addresses), each with `_name` and `_mailbox` (`"Name" <address>`), `{{bounces_to}}`, `{{subject}}`, `{{text}}`, `{{html}}`, `{{headers}}` (an object), `{{header.NAME}}`, `{{attachments}}` (a list of objects with `file_name`, `content_type`, `content` in Base64, `content_id`), `{{message_id}}`, `{{raw}}` (the whole message in Base64) | e-mail |
+/// | `{{reference}}` | questions |
 ///
 /// ```
 /// use crm_channels::http::HttpVendorConfig;
@@ -56,6 +63,9 @@ pub struct HttpVendorConfig {
     /// How every request is authenticated.
     #[serde(default)]
     pub auth: Auth,
+    /// How an e-mail is sent.
+    #[serde(default)]
+    pub mail: Option<Exchange>,
     /// How a text message is sent.
     #[serde(default)]
     pub sms: Option<Exchange>,
@@ -65,6 +75,10 @@ pub struct HttpVendorConfig {
     /// How the vendor is asked what became of a message.
     #[serde(default)]
     pub lookup: Option<LookupSpec>,
+    /// How to see that the vendor is there and takes our credentials. Without it, nobody is asked: a description that can
+    /// be carried out counts as ready.
+    #[serde(default)]
+    pub check: Option<CheckSpec>,
     /// What the vendor tells us, and how it proves who it is.
     #[serde(default)]
     pub webhook: Option<WebhookSpec>,
@@ -183,6 +197,31 @@ pub struct AnswerSpec {
     pub rules: Vec<Rule>,
 }
 
+/// A question that changes nothing, and only shows whether the vendor answers: a `GET`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSpec {
+    /// The URL.
+    pub url: String,
+    /// Further headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// When the vendor is ready: the status is 2xx and, where this is given, the value is one of these.
+    #[serde(default)]
+    pub success: Option<Expect>,
+}
+
+impl CheckSpec {
+    pub(super) fn request(&self) -> RequestSpec {
+        RequestSpec {
+            method: "GET".to_owned(),
+            url: self.url.clone(),
+            headers: self.headers.clone(),
+            body: BodySpec::None,
+        }
+    }
+}
+
 /// A value that is expected.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -295,10 +334,6 @@ pub struct StateSpec {
     pub blame: Blame,
 }
 
-fn wrong(setting: &str, message: &'static str) -> Error {
-    Error::config(message).with("setting", setting)
-}
-
 impl HttpVendorConfig {
     /// Reads the description of a vendor from a file: `vendor:acme.json`, with secrets and settings beside it,
     /// `vendor:acme.json?secret.token=s3cret&setting.sender=ACME`.
@@ -308,7 +343,7 @@ impl HttpVendorConfig {
     pub fn from_url(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("vendor:").unwrap_or(url);
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let path = crate::exchange::decoded(path.strip_prefix("//").unwrap_or(path));
+        let path = decoded(path.strip_prefix("//").unwrap_or(path));
         if path.is_empty() {
             return Err(wrong("path", "the file is missing; write it as vendor:acme.json"));
         }
@@ -362,16 +397,16 @@ impl HttpVendorConfig {
                 "a vendor is named with 1 to 32 of a-z, 0-9, - and _",
             ));
         }
-        if self.sms.is_none() && self.voice.is_none() && self.webhook.is_none() {
+        if self.mail.is_none() && self.sms.is_none() && self.voice.is_none() && self.webhook.is_none() {
             return Err(wrong(
                 "sms",
-                "nothing is described: neither sms nor voice nor webhook",
+                "nothing is described: neither mail nor sms nor voice nor webhook",
             ));
         }
         if let Auth::Header { name, value } = &self.auth {
             header("auth", name, value.expose())?;
         }
-        for (setting, exchange) in [("sms", &self.sms), ("voice", &self.voice)] {
+        for (setting, exchange) in [("mail", &self.mail), ("sms", &self.sms), ("voice", &self.voice)] {
             if let Some(exchange) = exchange {
                 super::request::Request::parse(setting, &exchange.request, self)?;
                 exchange.answer.validate(setting)?;
@@ -384,6 +419,22 @@ impl HttpVendorConfig {
                 .reference
                 .as_ref()
                 .map_or(Ok(()), |read| read.validate("lookup"))?;
+        }
+        if let Some(check) = &self.check {
+            let request = super::request::Request::parse("check", &check.request(), self)?;
+            let of_all = |name: &str| {
+                name.starts_with("now") || name.starts_with("secret.") || name.starts_with("setting.")
+            };
+            if let Some((place, _)) = request.places().into_iter().find(|(name, _)| !of_all(name)) {
+                return Err(
+                    wrong("check", "this question is about no message; it has no such place")
+                        .with("place", place),
+                );
+            }
+            check
+                .success
+                .as_ref()
+                .map_or(Ok(()), |success| success.at.validate("check"))?;
         }
         if let Some(webhook) = &self.webhook {
             webhook.validate()?;

@@ -15,8 +15,11 @@ enum Piece {
     Place { name: String, optional: bool },
 }
 
-/// The names that places may have, besides `param.*`, `secret.*` and `setting.*`.
-pub(super) const NAMES: [&str; 14] = [
+/// What the names of places may begin with: what follows is a name of somebody else's.
+const PREFIXES: [&str; 5] = ["param.", "parameter.", "header.", "secret.", "setting."];
+
+/// The names that places may have, besides.
+const NAMES: [&str; 28] = [
     "id",
     "to",
     "to_digits",
@@ -31,6 +34,20 @@ pub(super) const NAMES: [&str; 14] = [
     "now",
     "now_unix",
     "times",
+    "to_name",
+    "to_mailbox",
+    "from_name",
+    "from_mailbox",
+    "reply_to",
+    "reply_to_name",
+    "reply_to_mailbox",
+    "bounces_to",
+    "subject",
+    "html",
+    "headers",
+    "attachments",
+    "message_id",
+    "raw",
 ];
 
 impl Pattern {
@@ -49,17 +66,19 @@ impl Pattern {
             let optional = name.ends_with('?');
             let name = name.trim_end_matches('?').trim();
             let ours = NAMES.contains(&name)
-                || ["param.", "secret.", "setting."]
+                || PREFIXES
                     .iter()
                     .any(|prefix| name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()));
             if !ours {
-                return Err(wrong("a place that nothing fills; there are id, to, to_digits, from, text, media, recording, times, template.code, template.sign_name, template.params, param.NAME, reference, now, now_unix, secret.NAME, setting.NAME")
+                return Err(wrong("a place that nothing fills; the documentation of HttpVendorConfig has a list of those that there are")
                     .with("place", name));
             }
-            pieces.push(Piece::Place {
-                name: name.to_owned(),
-                optional,
-            });
+            // Headers are found whatever the case of their names.
+            let name = match name.strip_prefix("header.") {
+                Some(header) => format!("header.{}", header.to_ascii_lowercase()),
+                None => name.to_owned(),
+            };
+            pieces.push(Piece::Place { name, optional });
             rest = behind;
         }
         if !rest.is_empty() {
@@ -125,6 +144,11 @@ fn missing(name: &str) -> Error {
         "media" => "media",
         "from" => "from",
         "recording" | "times" => "steps",
+        "html" => "html",
+        "attachments" => "attachments",
+        name if name.starts_with("reply_to") => "reply_to",
+        name if name.starts_with("header") => "headers",
+        name if name.starts_with("parameter.") => "parameters",
         name if name.starts_with("template") || name.starts_with("param.") => "templates",
         _ => "message",
     };

@@ -80,7 +80,7 @@ pub struct NewsSpec {
     /// Our own id.
     #[serde(default)]
     pub id: Option<String>,
-    /// The recipient's number.
+    /// The recipient's number or e-mail address.
     #[serde(default)]
     pub to: Option<String>,
     /// The vendor's word for the state.

@@ -1,5 +1,5 @@
-//! SMS and calls through any vendor with an HTTP interface, described by data: [`HttpSms`], [`HttpVoice`], and what the
-//! vendor tells us, [`HttpWebhook`]. A local vendor needs no Rust, but a description ([`HttpVendorConfig`]).
+//! E-mail, SMS and calls through any vendor with an HTTP interface, described by data: [`HttpMailer`], [`HttpSms`],
+//! [`HttpVoice`], and what the vendor tells us, [`HttpWebhook`]. A local vendor needs no Rust, but a description ([`HttpVendorConfig`]).
 //!
 //! Says nothing that the description does not: what fits no rule goes by the status of the answer. A request that may have
 //! been heard and whose answer is lost or unreadable is never repeated ([`crm_core::Effect::Unknown`]).
@@ -27,10 +27,10 @@ mod answer;
 mod config;
 mod fill;
 mod hook;
+mod mail;
 mod request;
 mod webhook;
 
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -38,23 +38,22 @@ use crm_core::capability::{SmsCapability, SmsSender, VoiceCaller, VoiceCapabilit
 use crm_core::customer::PhoneNumber;
 use crm_core::http::HttpClient;
 use crm_core::message::{
-    Blame, DeliveryEvent, DeliveryState, Lookup, Permitted, Receipt, Sms, VendorTemplates, VoiceCall,
-    VoiceStep,
+    Blame, DeliveryEvent, DeliveryState, Lookup, Permitted, Receipt, Sms, VendorParameters, VendorTemplates,
+    VoiceCall, VoiceStep,
 };
-use crm_core::{
-    Clock, Context, Effect, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Retry, SystemClock,
-};
+use crm_core::{Clock, Context, Effect, Error, ErrorKind, Health, ProviderInfo, Result, Retry, SystemClock};
 use serde_json::Value;
 
 pub use answer::Read;
 pub use config::{
-    AnswerSpec, Auth, BodySpec, Escape, Exchange, Expect, HttpVendorConfig, LookupSpec, Means, RequestSpec,
-    Rule, StateSpec,
+    AnswerSpec, Auth, BodySpec, CheckSpec, Escape, Exchange, Expect, HttpVendorConfig, LookupSpec, Means,
+    RequestSpec, Rule, StateSpec,
 };
 pub use hook::{HmacKind, MessageSpec, NewsSpec, Proof, ReplySpec, WebhookSpec};
+pub use mail::HttpMailer;
 pub use webhook::HttpWebhook;
 
-use crate::exchange::{Answer, Question, ask, shown};
+use crate::exchange::{Answer, Question, ask, provider_over_http, shown};
 use fill::Values;
 use request::{Filled, Request};
 
@@ -65,6 +64,7 @@ struct Line {
     send: Request,
     answer: AnswerSpec,
     lookup: Option<Request>,
+    check: Option<Request>,
     client: HttpClient,
     clock: Arc<dyn Clock>,
 }
@@ -73,6 +73,7 @@ impl Line {
     fn new(name: &str, setting: &'static str, config: HttpVendorConfig) -> Result<Self> {
         config.validate()?;
         let exchange = match setting {
+            "mail" => config.mail.clone(),
             "sms" => config.sms.clone(),
             _ => config.voice.clone(),
         };
@@ -83,11 +84,16 @@ impl Line {
             Some(lookup) => Some(Request::parse("lookup", &lookup.request, &config)?),
             None => None,
         };
+        let check = match &config.check {
+            Some(check) => Some(Request::parse("check", &check.request(), &config)?),
+            None => None,
+        };
         Ok(Self {
             info: ProviderInfo::new(config.scheme.clone(), name),
             send: Request::parse(setting, &exchange.request, &config)?,
             answer: exchange.answer,
             lookup,
+            check,
             client: HttpClient::new(config.http.clone())?,
             clock: SystemClock::shared(),
             config,
@@ -104,14 +110,26 @@ impl Line {
             .reduce(|a, b| a || b)
     }
 
-    fn values(&self, id: &str, to: &PhoneNumber, from: Option<&str>, templates: &VendorTemplates) -> Values {
+    /// What every request may say.
+    fn common(&self, id: &str) -> Values {
         let mut values = Values::default();
         let now = self.clock.now();
         values.set("id", id);
-        values.set("to", to.as_str());
-        values.set("to_digits", to.as_str().trim_start_matches('+'));
         values.set("now", now.to_string());
         values.set("now_unix", now.as_micros() / 1_000_000);
+        for (name, secret) in &self.config.secrets {
+            values.set(format!("secret.{name}"), secret.expose());
+        }
+        for (name, setting) in &self.config.settings {
+            values.set(format!("setting.{name}"), setting.as_str());
+        }
+        values
+    }
+
+    fn values(&self, id: &str, to: &PhoneNumber, from: Option<&str>, templates: &VendorTemplates) -> Values {
+        let mut values = self.common(id);
+        values.set("to", to.as_str());
+        values.set("to_digits", to.as_str().trim_start_matches('+'));
         if let Some(from) = from {
             values.set("from", from);
         }
@@ -129,13 +147,41 @@ impl Line {
                 values.set(format!("param.{name}"), value.as_str());
             }
         }
-        for (name, secret) in &self.config.secrets {
-            values.set(format!("secret.{name}"), secret.expose());
-        }
-        for (name, setting) in &self.config.settings {
-            values.set(format!("setting.{name}"), setting.as_str());
-        }
         values
+    }
+
+    /// The message's own parameters for this vendor. One that the description has no place for is not dropped in silence.
+    fn own(&self, values: &mut Values, parameters: &VendorParameters) -> Result<()> {
+        for (name, given) in parameters.get(&self.config.scheme).into_iter().flatten() {
+            let place = format!("parameter.{name}");
+            if self.needs(&place).is_none() {
+                return Err(
+                    Error::invalid("the vendor's description has no place for this parameter")
+                        .with("field", "parameters")
+                        .with("parameter", shown(name)),
+                );
+            }
+            match given.as_slice() {
+                [one] => values.set(place, one.as_str()),
+                several => values.set(place, several.to_vec()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the vendor is there, as far as the description says how to see it.
+    async fn check(&self) -> Result<Health> {
+        let (Some(request), Some(spec)) = (&self.check, &self.config.check) else {
+            return Ok(Health::Ready);
+        };
+        let named = |error: Error| error.operation("vendor.check").with("provider", &self.info.name);
+        let filled = request.fill(&self.common(""), &self.config.auth).map_err(named)?;
+        let answer = self.ask(filled).await.map_err(named)?;
+        if !answer.is_success() {
+            return Err(named(answer.by_status(self.clock.now())));
+        }
+        let ready = spec.success.as_ref().is_none_or(|success| success.met(&answer));
+        Ok(if ready { Health::Ready } else { Health::Down })
     }
 
     async fn ask(&self, filled: Filled) -> Result<Answer> {
@@ -230,14 +276,11 @@ impl Line {
             blame: meaning.map_or(Blame::Nobody, |meaning| meaning.blame),
         }])
     }
-
-    fn debug(&self, kind: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(kind)
-            .field("name", &self.info.name)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
 }
+
+provider_over_http!(HttpMailer);
+provider_over_http!(HttpSms);
+provider_over_http!(HttpVoice);
 
 /// Sends SMS as a description says.
 pub struct HttpSms(Line);
@@ -249,31 +292,6 @@ impl HttpSms {
     /// [`ErrorKind::Config`] naming the setting.
     pub fn build(name: &str, config: HttpVendorConfig) -> Result<Self> {
         Line::new(name, "sms", config).map(Self)
-    }
-
-    /// Takes the time from `clock`.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.0.clock = clock;
-        self
-    }
-}
-
-impl fmt::Debug for HttpSms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.debug("HttpSms", f)
-    }
-}
-
-/// There is no question that every vendor answers: a description that can be carried out is ready.
-#[async_trait]
-impl Provider for HttpSms {
-    fn info(&self) -> &ProviderInfo {
-        &self.0.info
-    }
-
-    async fn check(&self) -> Result<Health> {
-        Ok(Health::Ready)
     }
 }
 
@@ -296,6 +314,7 @@ impl SmsSender for HttpSms {
             let mut values = self
                 .0
                 .values(&sms.id.to_string(), &sms.to, sms.from.as_deref(), &sms.templates);
+            self.0.own(&mut values, &sms.parameters)?;
             if !sms.text.is_empty() {
                 values.set("text", sms.text.as_str());
             }
@@ -350,31 +369,6 @@ impl HttpVoice {
     pub fn build(name: &str, config: HttpVendorConfig) -> Result<Self> {
         Line::new(name, "voice", config).map(Self)
     }
-
-    /// Takes the time from `clock`.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.0.clock = clock;
-        self
-    }
-}
-
-impl fmt::Debug for HttpVoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.debug("HttpVoice", f)
-    }
-}
-
-/// As [`HttpSms`].
-#[async_trait]
-impl Provider for HttpVoice {
-    fn info(&self) -> &ProviderInfo {
-        &self.0.info
-    }
-
-    async fn check(&self) -> Result<Health> {
-        Ok(Health::Ready)
-    }
 }
 
 #[async_trait]
@@ -399,6 +393,7 @@ impl VoiceCaller for HttpVoice {
                 call.from.as_deref(),
                 &call.templates,
             );
+            self.0.own(&mut values, &call.parameters)?;
             let templated =
                 call.templates.contains_key(&self.0.config.scheme) && self.0.needs("template.code").is_some();
             if !templated {

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::config::{Auth, BodySpec, Escape, HttpVendorConfig, RequestSpec, header};
 use super::fill::{Pattern, Shape, Values};
-use crate::exchange::{basic, endpoint, form, percent};
+use crate::exchange::{basic, endpoint, form, percent, xml};
 
 /// A request whose places were found, once.
 #[derive(Debug)]
@@ -188,7 +188,7 @@ impl Request {
             } => {
                 kind(content_type);
                 let escape = match escape {
-                    Escape::Xml => xml,
+                    Escape::Xml => |text: &str| xml(text, "text"),
                     Escape::Json => json,
                     Escape::Url => |text: &str| Ok(percent(text)),
                 };
@@ -210,24 +210,6 @@ pub(super) struct Filled {
     pub(super) url: Url,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: String,
-}
-
-fn xml(text: &str) -> Result<String> {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&apos;"),
-            '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'.. => {
-                out.push(c)
-            }
-            _ => return Err(Error::invalid("a character that XML cannot hold").with("field", "text")),
-        }
-    }
-    Ok(out)
 }
 
 fn json(text: &str) -> Result<String> {

@@ -124,7 +124,7 @@ impl HttpWebhook {
             event_id: format!("{reference}:{word}"),
             message_id: read(&spec.id).and_then(|id| id.parse().ok()),
             provider_ref: Some(reference),
-            recipient: read(&spec.to).and_then(|to| number(&to)).map(Address::Phone),
+            recipient: read(&spec.to).and_then(|to| address(&to)),
             state: meaning.map_or(DeliveryState::Accepted, |meaning| meaning.state),
             at: read(&spec.at)
                 .and_then(|text| time(&text))
@@ -144,6 +144,14 @@ fn at(item: &Value, place: &str) -> Option<String> {
         item.get(place)
     };
     text(found?).filter(|found| !found.is_empty())
+}
+
+/// Whom it was for: what has an `@` in it is no number.
+fn address(text: &str) -> Option<Address> {
+    if text.contains('@') {
+        return text.trim().parse().ok().map(Address::Email);
+    }
+    number(text).map(Address::Phone)
 }
 
 fn number(text: &str) -> Option<PhoneNumber> {

@@ -20,7 +20,7 @@ mod dkim;
 #[cfg(feature = "smtp")]
 mod file;
 #[cfg(feature = "smtp")]
-mod mime;
+pub(crate) mod mime;
 #[cfg(feature = "smtp")]
 pub mod smtp;
 

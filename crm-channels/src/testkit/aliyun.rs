@@ -2,6 +2,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use crm_core::Result;
 use crm_core::capability::WebhookRequest;
 use crm_core::http::HttpConfig;
@@ -37,8 +39,8 @@ struct State {
     nonces: BTreeSet<String>,
 }
 
-/// A server that takes messages and calls as Aliyun does: checks the signature (`ACS3-HMAC-SHA256`) and the parameters,
-/// refuses with Aliyun's own codes, keeps what it took, shows it when asked, and makes the pushes.
+/// A server that takes messages and calls as Aliyun does: checks the signature (version 3, and the older one in the query)
+/// and the parameters, refuses with Aliyun's own codes, keeps what it took, shows it when asked, and makes the pushes.
 ///
 /// It knows one AccessKey, [`FakeAliyun::KEY`]; `13800000000` is a number that is not valid.
 pub struct FakeAliyun {
@@ -137,7 +139,7 @@ fn refusal(status: u16, code: &str) -> Reply {
 /// What the gateway says of the signature, if it is not in order.
 fn unsigned(state: &mut State, secret: &str, heard: &Heard) -> Option<Reply> {
     let Some(authorization) = heard.header("authorization") else {
-        return Some(refusal(400, "MissingParameter"));
+        return unsigned_query(state, secret, heard);
     };
     let part = |name: &str| {
         authorization
@@ -181,15 +183,55 @@ fn unsigned(state: &mut State, secret: &str, heard: &Heard) -> Option<Reply> {
     if !complete || heard.header("x-acs-content-sha256") != Some(&body) || part("Signature") != Some(&right) {
         return Some(refusal(400, "SignatureDoesNotMatch"));
     }
-    if !state.nonces.insert(
-        heard
-            .header("x-acs-signature-nonce")
-            .unwrap_or_default()
-            .to_owned(),
-    ) {
-        return Some(refusal(400, "SignatureNonceUsed"));
+    used(state, heard.header("x-acs-signature-nonce").unwrap_or_default())
+}
+
+fn used(state: &mut State, nonce: &str) -> Option<Reply> {
+    (nonce.is_empty() || !state.nonces.insert(nonce.to_owned())).then(|| refusal(400, "SignatureNonceUsed"))
+}
+
+/// As [`unsigned`], for a request with the older signature: everything stands in the query, and what is signed are all
+/// parameters, those of the body too.
+fn unsigned_query(state: &mut State, secret: &str, heard: &Heard) -> Option<Reply> {
+    let query = heard.query();
+    let get = |name: &str| {
+        query
+            .iter()
+            .find(|(key, _)| key == name)
+            .map_or("", |(_, value)| value.as_str())
+    };
+    if get("Signature").is_empty() {
+        return Some(refusal(400, "MissingParameter"));
     }
-    None
+    if get("AccessKeyId") != FakeAliyun::KEY {
+        return Some(refusal(404, "InvalidAccessKeyId.NotFound"));
+    }
+    let mut signed: Vec<(String, String)> = query
+        .iter()
+        .filter(|(name, _)| name != "Signature")
+        .cloned()
+        .chain(heard.form())
+        .collect();
+    signed.sort();
+    let signed: Vec<String> = signed
+        .iter()
+        .map(|(k, v)| format!("{}={}", percent(k), percent(v)))
+        .collect();
+    let text = format!("{}&%2F&{}", heard.method, percent(&signed.join("&")));
+    let key = hmac::Key::new(
+        hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        format!("{secret}&").as_bytes(),
+    );
+    let given = STANDARD.decode(get("Signature")).unwrap_or_default();
+    let told = ["Action", "Format", "Version", "Timestamp"];
+    if told.iter().any(|name| get(name).is_empty())
+        || get("SignatureMethod") != "HMAC-SHA1"
+        || get("SignatureVersion") != "1.0"
+        || hmac::verify(&key, text.as_bytes(), &given).is_err()
+    {
+        return Some(refusal(400, "SignatureDoesNotMatch"));
+    }
+    used(state, get("SignatureNonce"))
 }
 
 fn answer(state: &mut State, secret: &str, heard: &Heard) -> Reply {

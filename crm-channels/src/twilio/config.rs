@@ -1,9 +1,13 @@
+use std::collections::BTreeMap;
+
 use crm_core::http::HttpConfig;
-use crm_core::{Error, Result, Secret};
+use crm_core::{Result, Secret};
 use serde::Deserialize;
 use url::Url;
 
-use crate::exchange::{basic, decoded, endpoint};
+use super::fields::Kind;
+use crate::exchange::{basic, endpoint};
+use crate::settings::{decoded, number, wrong};
 
 /// What to do when a machine answers the phone (`MachineDetection`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -88,6 +92,13 @@ pub struct TwilioConfig {
     /// What calls tell while they go on. All of it.
     #[serde(default = "all_events")]
     pub call_events: Vec<CallEvent>,
+    /// What every text message is told besides, by Twilio's own names: `{"RiskCheck": ["disable"]}`. A message's own
+    /// parameters go before.
+    #[serde(default)]
+    pub message_parameters: BTreeMap<String, Vec<String>>,
+    /// What every call is told besides: `{"Record": ["true"]}`.
+    #[serde(default)]
+    pub call_parameters: BTreeMap<String, Vec<String>>,
     /// The region that data is processed in: `us1`, `ie1`, `au1`.
     #[serde(default)]
     pub region: Option<String>,
@@ -111,17 +122,13 @@ fn all_events() -> Vec<CallEvent> {
     ]
 }
 
-fn wrong(setting: &str, message: &'static str) -> Error {
-    Error::config(message).with("setting", setting)
-}
-
 /// Whether it is one of Twilio's identifiers of this kind.
 pub(super) fn is_sid(kind: &str, text: &str) -> bool {
     text.strip_prefix(kind)
         .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-const KNOWN: &str = "unknown setting; known are account, token, from, messaging_service, status_callback, validity, ring_seconds, machine_detection, region, edge, base_url, timeout, allow";
+const KNOWN: &str = "unknown setting; known are account, token, from, messaging_service, status_callback, validity, ring_seconds, machine_detection, region, edge, base_url, timeout, allow, and message.NAME and call.NAME for parameters by Twilio's own names";
 
 impl TwilioConfig {
     /// An account with its auth token.
@@ -138,6 +145,8 @@ impl TwilioConfig {
             ring_seconds: None,
             machine_detection: MachineDetection::Off,
             call_events: all_events(),
+            message_parameters: BTreeMap::new(),
+            call_parameters: BTreeMap::new(),
             region: None,
             edge: None,
             base_url: None,
@@ -148,7 +157,8 @@ impl TwilioConfig {
     /// From `twilio://ACCOUNT:TOKEN@api.twilio.com?from=%2B15005550006`, or with an API key
     /// `twilio://KEY:SECRET@api.twilio.com?account=ACCOUNT`. The host is `api.twilio.com` or
     /// `api.EDGE.REGION.twilio.com`; user and password are percent-encoded. Further keys are the names of the settings, and
-    /// `timeout` (seconds) and `allow` ([`crm_core::http::AllowEntry`]) of the HTTP client.
+    /// `timeout` (seconds) and `allow` ([`crm_core::http::AllowEntry`]) of the HTTP client, and for parameters by Twilio's
+    /// own names `message.RiskCheck=disable` and `call.Record=true`.
     ///
     /// # Errors
     /// [`crm_core::ErrorKind::Config`] naming the part; never the URL, which holds the token.
@@ -229,6 +239,14 @@ impl TwilioConfig {
                     config.http.total_timeout = std::time::Duration::from_secs(number("timeout", &value)?)
                 }
                 "allow" => config.http.allow.push(value.parse()?),
+                other if other.starts_with("message.") || other.starts_with("call.") => {
+                    let (kind, name) = other.split_once('.').unwrap_or_default();
+                    let parameters = match kind {
+                        "call" => &mut config.call_parameters,
+                        _ => &mut config.message_parameters,
+                    };
+                    parameters.entry(name.to_owned()).or_default().push(value);
+                }
                 other => return Err(wrong(other, KNOWN)),
             }
         }
@@ -252,6 +270,18 @@ impl TwilioConfig {
         }
         if self.key.as_deref().is_some_and(|key| !is_sid("SK", key)) {
             return Err(wrong("key", "an API key is SK and 32 hexadecimal digits"));
+        }
+        for (setting, kind, parameters) in [
+            ("message_parameters", Kind::Message, &self.message_parameters),
+            ("call_parameters", Kind::Call, &self.call_parameters),
+        ] {
+            if let Some(name) = parameters.keys().find(|name| !kind.may_set(name)) {
+                return Err(wrong(
+                    setting,
+                    "Twilio has no such parameter, or a setting of its own or a field of the message is for it",
+                )
+                .with("parameter", crate::exchange::shown(name)));
+            }
         }
         if self.key.is_none() && self.token.is_none() {
             return Err(wrong(
@@ -342,10 +372,6 @@ impl TwilioConfig {
     }
 }
 
-fn number<T: std::str::FromStr>(setting: &'static str, text: &str) -> Result<T> {
-    text.parse().map_err(|_| wrong(setting, "not a number"))
-}
-
 fn address(setting: &'static str, text: &str) -> Result<Url> {
     text.parse().map_err(|_| wrong(setting, "not a URL"))
 }
@@ -365,6 +391,11 @@ mod tests {
         let config =
             from("api.twilio.com?messaging_service=MG11111111111111111111111111111111&validity=600").unwrap();
         assert_eq!(config.validity, Some(600));
+        let more =
+            from("api.twilio.com?message.PersistentAction=a&message.PersistentAction=b&call.Record=true")
+                .unwrap();
+        assert_eq!(more.message_parameters["PersistentAction"], ["a", "b"]);
+        assert_eq!(more.call_parameters["Record"], ["true"]);
         assert_eq!(
             config.resource("/Messages.json").unwrap().as_str(),
             format!("https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT}/Messages.json")
@@ -409,6 +440,8 @@ mod tests {
             ("api.twilio.com?validity=long", "validity"),
             ("api.twilio.com?ring_seconds=601", "ring_seconds"),
             ("api.twilio.com?machine_detection=yes", "machine_detection"),
+            ("api.twilio.com?message.To=%2B1", "message_parameters"),
+            ("api.twilio.com?call.Riskcheck=x", "call_parameters"),
             ("api.twilio.com?region=a.b", "region"),
             ("api.twilio.com?edge=", "edge"),
             (

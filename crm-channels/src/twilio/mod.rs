@@ -19,12 +19,12 @@
 
 mod config;
 mod error;
+mod fields;
 mod sign;
 mod twiml;
 mod webhook;
 mod wire;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,14 +32,14 @@ use async_trait::async_trait;
 use crm_core::capability::{SmsCapability, SmsSender, VoiceCaller, VoiceCapability};
 use crm_core::http::HttpClient;
 use crm_core::message::{Blame, DeliveryEvent, DeliveryState, Lookup, Permitted, Receipt, Sms, VoiceCall};
-use crm_core::{Clock, Context, Error, Health, Provider, ProviderInfo, Result, SystemClock};
+use crm_core::{Clock, Context, Error, Health, ProviderInfo, Result, SystemClock};
 use http::Method;
 use url::Url;
 
 pub use config::{CallEvent, MachineDetection, TwilioConfig};
 pub use webhook::TwilioWebhook;
 
-use crate::exchange::{Answer, Question, ask, date, shown};
+use crate::exchange::{Answer, Question, ask, date, provider_over_http, shown};
 use error::classify;
 use wire::{Calls, Messages, Refusal, Resource, SCHEME, call_state, message_state};
 
@@ -201,14 +201,10 @@ impl Line {
             },
         }
     }
-
-    fn debug(&self, kind: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(kind)
-            .field("name", &self.info.name)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
 }
+
+provider_over_http!(TwilioSms);
+provider_over_http!(TwilioVoice);
 
 /// Sends SMS and MMS through Twilio's Messages resource.
 ///
@@ -224,43 +220,17 @@ impl TwilioSms {
     pub fn build(name: &str, config: TwilioConfig) -> Result<Self> {
         Line::new(name, config).map(Self)
     }
-
-    /// Takes the time of receipts from `clock`.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.0.clock = clock;
-        self
-    }
-
-    /// Goes through this client instead of one of its own, so that several providers share connections.
-    #[must_use]
-    pub fn with_client(mut self, client: HttpClient) -> Self {
-        self.0.client = client;
-        self
-    }
-}
-
-impl fmt::Debug for TwilioSms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.debug("TwilioSms", f)
-    }
-}
-
-#[async_trait]
-impl Provider for TwilioSms {
-    fn info(&self) -> &ProviderInfo {
-        &self.0.info
-    }
-
-    async fn check(&self) -> Result<Health> {
-        self.0.check().await
-    }
 }
 
 #[async_trait]
 impl SmsSender for TwilioSms {
     fn capability(&self) -> SmsCapability {
         SmsCapability::new(true, true).with_lookup()
+    }
+
+    fn sender(&self, sms: &Sms) -> Option<String> {
+        let (from, service) = wire::sender(&self.0.config, sms);
+        from.or(service).map(str::to_owned)
     }
 
     async fn send(&self, ctx: &Context, sms: &Permitted<Sms>) -> Result<Receipt> {
@@ -299,37 +269,6 @@ impl TwilioVoice {
     /// [`crm_core::ErrorKind::Config`] naming the setting.
     pub fn build(name: &str, config: TwilioConfig) -> Result<Self> {
         Line::new(name, config).map(Self)
-    }
-
-    /// Takes the time of receipts from `clock`.
-    #[must_use]
-    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.0.clock = clock;
-        self
-    }
-
-    /// Goes through this client instead of one of its own, so that several providers share connections.
-    #[must_use]
-    pub fn with_client(mut self, client: HttpClient) -> Self {
-        self.0.client = client;
-        self
-    }
-}
-
-impl fmt::Debug for TwilioVoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.debug("TwilioVoice", f)
-    }
-}
-
-#[async_trait]
-impl Provider for TwilioVoice {
-    fn info(&self) -> &ProviderInfo {
-        &self.0.info
-    }
-
-    async fn check(&self) -> Result<Health> {
-        self.0.check().await
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use crm_core::message::VoiceStep;
 use crm_core::{Error, Result};
 
+use crate::exchange::xml;
+
 /// The most that goes along in the parameter `Twiml`, in characters.
 const MAX_TWIML: usize = 4000;
 
@@ -103,23 +105,8 @@ fn attribute(out: &mut String, name: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// Text as XML 1.0 takes it, in content and in attributes alike.
 fn escape(out: &mut String, text: &str) -> Result<()> {
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&apos;"),
-            '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'.. => {
-                out.push(c)
-            }
-            _ => {
-                return Err(Error::invalid("a character that XML cannot hold").with("field", "steps"));
-            }
-        }
-    }
+    out.push_str(&xml(text, "steps")?);
     Ok(())
 }
 

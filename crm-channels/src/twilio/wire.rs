@@ -6,19 +6,13 @@ use serde::Deserialize;
 use url::Url;
 
 use super::config::{MachineDetection, TwilioConfig, is_sid};
+use super::fields::{Fields, Kind};
 use super::twiml::twiml;
-use crate::exchange::form;
 
 /// The scheme under which messages keep their templates for this vendor.
 pub(super) const SCHEME: &str = "twilio";
 /// The query parameter in which a status callback brings our id back.
 pub(super) const MESSAGE: &str = "message";
-
-type Fields = Vec<(&'static str, String)>;
-
-fn encoded(fields: &Fields) -> String {
-    form(fields.iter().map(|(name, value)| (*name, value.as_str())))
-}
 
 /// The callback's address with the message's id in it: it resolves a send whose answer was lost.
 fn callback(config: &TwilioConfig, id: &str) -> Option<String> {
@@ -28,41 +22,48 @@ fn callback(config: &TwilioConfig, id: &str) -> Option<String> {
     })
 }
 
-/// `POST Messages.json`. The order of the fields is that of Twilio's own clients.
+/// The number or name, and the messaging service, that a message comes from.
+pub(super) fn sender<'a>(config: &'a TwilioConfig, sms: &'a Sms) -> (Option<&'a str>, Option<&'a str>) {
+    match (
+        sms.from.as_deref(),
+        config.from.as_deref(),
+        config.messaging_service.as_deref(),
+    ) {
+        (Some(from), ..) if is_sid("MG", from) => (None, Some(from)),
+        (Some(from), _, service) => (Some(from), service),
+        (None, from, service) => (from, service),
+    }
+}
+
+/// `POST Messages.json`.
 pub(super) fn message(config: &TwilioConfig, sms: &Sms) -> Result<String> {
-    let mut fields: Fields = vec![("To", sms.to.as_str().to_owned())];
+    let mut fields = Fields::new(Kind::Message);
+    fields.push("To", sms.to.as_str());
     if let Some(url) = callback(config, &sms.id.to_string()) {
-        fields.push(("StatusCallback", url));
+        fields.push("StatusCallback", url);
     }
     if let Some(seconds) = config.validity {
-        fields.push(("ValidityPeriod", seconds.to_string()));
+        fields.push("ValidityPeriod", seconds.to_string());
     }
+    fields.set(&config.message_parameters, &sms.parameters)?;
     let template = sms.templates.get(SCHEME);
     if let Some(VendorTemplate { params, .. }) = template
         && !params.is_empty()
     {
         let variables = serde_json::to_string(params)
             .map_err(|e| Error::unexpected("the template's values are no JSON").source(e))?;
-        fields.push(("ContentVariables", variables));
+        fields.push("ContentVariables", variables);
     }
-    let (from, service) = match (
-        sms.from.as_deref(),
-        config.from.as_deref(),
-        &config.messaging_service,
-    ) {
-        (Some(from), ..) if is_sid("MG", from) => (None, Some(from)),
-        (Some(from), _, service) => (Some(from), service.as_deref()),
-        (None, from, service) => (from, service.as_deref()),
-    };
+    let (from, service) = sender(config, sms);
     if from.is_none() && service.is_none() {
         return Err(Error::config("nothing says where messages come from; set `from` or `messaging_service`, or give the message a sender")
             .with("setting", "from"));
     }
     if let Some(from) = from {
-        fields.push(("From", from.to_owned()));
+        fields.push("From", from);
     }
     if let Some(service) = service {
-        fields.push(("MessagingServiceSid", service.to_owned()));
+        fields.push("MessagingServiceSid", service);
     }
     match template {
         None if sms.text.is_empty() && sms.media.is_empty() => {
@@ -73,12 +74,14 @@ pub(super) fn message(config: &TwilioConfig, sms: &Sms) -> Result<String> {
         }
         None => {
             if !sms.text.is_empty() {
-                fields.push(("Body", sms.text.clone()));
+                fields.push("Body", &sms.text);
             }
             if sms.media.len() > 10 {
                 return Err(Error::invalid("Twilio takes at most 10 pictures").with("field", "media"));
             }
-            fields.extend(sms.media.iter().map(|url| ("MediaUrl", url.to_string())));
+            for url in &sms.media {
+                fields.push("MediaUrl", url.as_str());
+            }
         }
         Some(VendorTemplate { code, .. }) => {
             if !is_sid("HX", code) {
@@ -87,10 +90,10 @@ pub(super) fn message(config: &TwilioConfig, sms: &Sms) -> Result<String> {
                 )
                 .with("field", "templates"));
             }
-            fields.push(("ContentSid", code.clone()));
+            fields.push("ContentSid", code);
         }
     }
-    Ok(encoded(&fields))
+    Ok(fields.form())
 }
 
 /// `POST Calls.json`. A template is the address of TwiML of the host's, or the SID of a TwiML app; without one the steps
@@ -102,33 +105,31 @@ pub(super) fn call(config: &TwilioConfig, call: &VoiceCall) -> Result<String> {
                 .with("setting", "from"),
         );
     };
-    let mut fields: Fields = vec![("To", call.to.as_str().to_owned()), ("From", from.to_owned())];
+    let mut fields = Fields::new(Kind::Call);
+    fields.push("To", call.to.as_str());
+    fields.push("From", from);
     if let Some(url) = callback(config, &call.id.to_string()) {
-        fields.push(("StatusCallback", url));
-        fields.extend(
-            config
-                .call_events
-                .iter()
-                .map(|event| ("StatusCallbackEvent", event.as_str().to_owned())),
-        );
+        fields.push("StatusCallback", url);
+        for event in &config.call_events {
+            fields.push("StatusCallbackEvent", event.as_str());
+        }
     }
     if let Some(seconds) = config.ring_seconds {
-        fields.push(("Timeout", seconds.to_string()));
+        fields.push("Timeout", seconds.to_string());
     }
     match config.machine_detection {
         MachineDetection::Off => {}
-        MachineDetection::Enable => fields.push(("MachineDetection", "Enable".to_owned())),
-        MachineDetection::DetectMessageEnd => {
-            fields.push(("MachineDetection", "DetectMessageEnd".to_owned()))
-        }
+        MachineDetection::Enable => fields.push("MachineDetection", "Enable"),
+        MachineDetection::DetectMessageEnd => fields.push("MachineDetection", "DetectMessageEnd"),
     }
+    fields.set(&config.call_parameters, &call.parameters)?;
     match call.templates.get(SCHEME) {
         None if call.steps.is_empty() => {
             return Err(
                 Error::invalid("the call has no steps, and no template for Twilio").with("field", "steps"),
             );
         }
-        None => fields.push(("Twiml", twiml(&call.steps)?)),
+        None => fields.push("Twiml", twiml(&call.steps)?),
         Some(VendorTemplate { code, params, .. }) if is_sid("AP", code) => {
             if !params.is_empty() {
                 return Err(Error::invalid(
@@ -136,10 +137,10 @@ pub(super) fn call(config: &TwilioConfig, call: &VoiceCall) -> Result<String> {
                 )
                 .with("field", "templates"));
             }
-            fields.push(("ApplicationSid", code.clone()));
+            fields.push("ApplicationSid", code);
         }
         Some(VendorTemplate { code, params, .. }) => {
-            let mut url = match Url::parse(code) {
+            let url = match Url::parse(code) {
                 Ok(url) if matches!(url.scheme(), "https" | "http") => url,
                 _ => {
                     return Err(Error::invalid(
@@ -148,13 +149,17 @@ pub(super) fn call(config: &TwilioConfig, call: &VoiceCall) -> Result<String> {
                     .with("field", "templates"));
                 }
             };
-            if !params.is_empty() {
+            if params.is_empty() {
+                // As it was given: somebody may have signed it.
+                fields.push("Url", code);
+            } else {
+                let mut url = url;
                 url.query_pairs_mut().extend_pairs(params);
+                fields.push("Url", String::from(url));
             }
-            fields.push(("Url", String::from(url)));
         }
     }
-    Ok(encoded(&fields))
+    Ok(fields.form())
 }
 
 /// A message or call as Twilio shows it. What is not needed, above all numbers and texts, is not kept.

@@ -19,6 +19,8 @@ mod engine;
 mod gate;
 #[cfg(all(feature = "http-provider", feature = "testkit"))]
 mod http;
+#[cfg(all(feature = "http-provider", feature = "smtp", feature = "testkit"))]
+mod http_mail;
 mod inbound;
 #[cfg(all(feature = "smtp", feature = "testkit"))]
 mod mail;

@@ -20,6 +20,8 @@ use serde_json::json;
 use crate::vendor::{clock, context, recording, recordings};
 
 const TOKEN: &str = "faketoken";
+/// Every kind of byte that somebody may write.
+const ODD: &str = "~*'()! +&=%/?#[]@:;,$\"\\<>^`{|}\n\té张😀";
 
 fn config(vendor: &FakeTwilio) -> TwilioConfig {
     let mut config = TwilioConfig::new(FakeTwilio::ACCOUNT, Secret::new(TOKEN));
@@ -151,6 +153,58 @@ async fn our_requests_are_those_of_twilios_own_client() {
                 let sender = TwilioSms::build("twilio", config).unwrap();
                 sender.send(&ctx, &fixtures::permitted(sms)).await.unwrap();
             }
+            "twilio/python-sms-every.http" => {
+                let body = String::from_utf8(theirs.body).unwrap();
+                theirs.body = body
+                    .replace(
+                        "StatusCallback=https%3A%2F%2Fcrm.example%2Fcb&",
+                        &format!(
+                            "StatusCallback=https%3A%2F%2Fcrm.example%2Fcb%3Fmessage%3D{}&",
+                            id()
+                        ),
+                    )
+                    // An address of a picture has no blank in it.
+                    .replace("b+c", "b%2520c")
+                    .into_bytes();
+                config.status_callback = Some("https://crm.example/cb".parse().unwrap());
+                config.validity = Some(600);
+                config.messaging_service = Some("MG11111111111111111111111111111111".into());
+                // Some of every message, some of this one, which has the last word.
+                for (name, value) in [
+                    ("RiskCheck", "enable"),
+                    ("SmartEncoded", "true"),
+                    ("TrafficType", "free"),
+                ] {
+                    config.message_parameters.insert(name.into(), vec![value.into()]);
+                }
+                let mut sms = Sms {
+                    text: ODD.into(),
+                    media: vec!["https://a.example/1.png?a=b c".parse().unwrap()],
+                    ..sms
+                };
+                for (name, value) in [
+                    ("ApplicationSid", format!("AP{}", "c".repeat(32)).as_str()),
+                    ("MaxPrice", "0.5"),
+                    ("ProvideFeedback", "true"),
+                    ("Attempt", "2"),
+                    ("ForceDelivery", "false"),
+                    ("ContentRetention", "retain"),
+                    ("AddressRetention", "obfuscate"),
+                    ("PersistentAction", "geo:1.5,2.5|x"),
+                    ("PersistentAction", "mailto:a@b.example"),
+                    ("ShortenUrls", "true"),
+                    ("ScheduleType", "fixed"),
+                    ("SendAt", "2026-01-03T04:05:06Z"),
+                    ("SendAsMms", "false"),
+                    ("MessageIntent", "notifications"),
+                    ("RiskCheck", "disable"),
+                    ("FallbackFrom", "+15005550009"),
+                ] {
+                    sms = sms.parameter("twilio", name, value);
+                }
+                let sender = TwilioSms::build("twilio", config).unwrap();
+                sender.send(&ctx, &fixtures::permitted(sms)).await.ok();
+            }
             "twilio/python-sms-media.http" => {
                 config.status_callback = None;
                 config.from = None;
@@ -211,6 +265,75 @@ async fn our_requests_are_those_of_twilios_own_client() {
                     )
                     .await
                     .unwrap();
+            }
+            "twilio/python-call-every.http" => {
+                let body = String::from_utf8(theirs.body).unwrap();
+                theirs.body = body
+                    .replace(
+                        "crm.example%2Fcs&",
+                        &format!("crm.example%2Fcs%3Fmessage%3D{}&", id()),
+                    )
+                    .into_bytes();
+                config.status_callback = Some("https://crm.example/cs".parse().unwrap());
+                config.ring_seconds = Some(20);
+                config.machine_detection = MachineDetection::DetectMessageEnd;
+                config
+                    .call_parameters
+                    .insert("Record".into(), vec!["true".into()]);
+                let mut call = call.template("twilio", template("https://crm.example/twiml?a=b&c=张"));
+                for (name, value) in [
+                    ("Method", "GET"),
+                    ("FallbackUrl", "https://crm.example/fb"),
+                    ("FallbackMethod", "POST"),
+                    ("StatusCallbackMethod", "POST"),
+                    ("SendDigits", "wwww1234#"),
+                    ("RecordingChannels", "dual"),
+                    ("RecordingStatusCallback", "https://crm.example/rec"),
+                    ("RecordingStatusCallbackMethod", "POST"),
+                    ("SipAuthUsername", "u"),
+                    ("SipAuthPassword", "p"),
+                    ("MachineDetectionTimeout", "30"),
+                    ("RecordingStatusCallbackEvent", "in-progress"),
+                    ("RecordingStatusCallbackEvent", "completed"),
+                    ("Trim", "trim-silence"),
+                    ("CallerId", "+15005550007"),
+                    ("MachineDetectionSpeechThreshold", "2400"),
+                    ("MachineDetectionSpeechEndThreshold", "1200"),
+                    ("MachineDetectionSilenceTimeout", "5000"),
+                    ("AsyncAmd", "true"),
+                    ("AsyncAmdStatusCallback", "https://crm.example/amd"),
+                    ("AsyncAmdStatusCallbackMethod", "POST"),
+                    ("Byoc", format!("BY{}", "d".repeat(32)).as_str()),
+                    ("CallReason", "Your order is ready"),
+                    ("CallToken", "tok"),
+                    ("RecordingTrack", "both"),
+                    ("TimeLimit", "3600"),
+                ] {
+                    call = call.parameter("twilio", name, value);
+                }
+                let caller = TwilioVoice::build("twilio", config).unwrap();
+                caller.call(&ctx, &fixtures::permitted(call)).await.ok();
+            }
+            "twilio/python-call-twiml-odd.http" => {
+                config.status_callback = None;
+                let call = VoiceCall {
+                    steps: vec![VoiceStep::say(ODD)],
+                    ..call
+                }
+                .parameter("twilio", "Record", "false");
+                let caller = TwilioVoice::build("twilio", config).unwrap();
+                caller.call(&ctx, &fixtures::permitted(call)).await.unwrap();
+            }
+            "twilio/python-call-fetch.http" | "twilio/python-call-list.http" => {
+                let caller = TwilioVoice::build("twilio", config).unwrap();
+                let provider_ref = name.contains("fetch").then(|| format!("CA{}", "a".repeat(32)));
+                let lookup = Lookup {
+                    message_id: id(),
+                    provider_ref,
+                    to: number(),
+                    sent_at: clock().now(),
+                };
+                caller.lookup(&ctx, &lookup).await.ok();
             }
             "twilio/python-call-app.http" => {
                 config.status_callback = None;
@@ -725,4 +848,41 @@ async fn what_cannot_be_sent_is_refused_before_anything_goes_out() {
         (error.kind(), error.effect()),
         (ErrorKind::PermissionDenied, Effect::None)
     );
+}
+
+#[tokio::test]
+async fn a_parameter_that_nobody_knows_is_refused_before_anything_goes_out() {
+    let vendor = vendor().await;
+    let ctx = context();
+    let sender = TwilioSms::build("twilio", config(&vendor)).unwrap();
+    let caller = TwilioVoice::build("twilio", config(&vendor)).unwrap();
+    for name in ["Riskcheck", "To", "Body", "Timeout"] {
+        let sms = Sms::new(id(), number(), "x").parameter("twilio", name, "y");
+        let error = sender.send(&ctx, &fixtures::permitted(sms)).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.context("field"), error.context("parameter")),
+            (ErrorKind::Invalid, Some("parameters"), Some(name))
+        );
+    }
+    let call = VoiceCall::new(id(), number(), vec![VoiceStep::say("x")]).parameter("twilio", "Url", "y");
+    let error = caller.call(&ctx, &fixtures::permitted(call)).await.unwrap_err();
+    assert_eq!(error.context("parameter"), Some("Url"));
+    assert!(vendor.heard().is_empty());
+    // What is meant for another vendor is none of Twilio's business.
+    let sms = Sms::new(id(), number(), "x").parameter("aliyun", "SmsUpExtendCode", "01");
+    sender.send(&ctx, &fixtures::permitted(sms)).await.unwrap();
+    assert_eq!(vendor.heard().len(), 1);
+}
+
+#[test]
+fn whom_a_message_comes_from_is_known_before_it_goes() {
+    let mut config = TwilioConfig::new(FakeTwilio::ACCOUNT, Secret::new(TOKEN));
+    let sms = Sms::new(id(), number(), "x");
+    let sender = |config: &TwilioConfig| TwilioSms::build("twilio", config.clone()).unwrap();
+    assert_eq!(sender(&config).sender(&sms), None);
+    config.messaging_service = Some("MG11111111111111111111111111111111".into());
+    assert_eq!(sender(&config).sender(&sms), config.messaging_service);
+    config.from = Some(FakeTwilio::NUMBER.into());
+    assert_eq!(sender(&config).sender(&sms).as_deref(), Some(FakeTwilio::NUMBER));
+    assert_eq!(sender(&config).sender(&sms.from("ACME")).as_deref(), Some("ACME"));
 }

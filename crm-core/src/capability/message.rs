@@ -98,6 +98,12 @@ pub trait SmsSender: Provider {
     /// What it can do.
     fn capability(&self) -> SmsCapability;
 
+    /// The number or name that this message would come from, as recipients see it and carriers count it: the message's own,
+    /// or what the provider has settled on. Rules about the rate of a sender go by it. Nothing where only the vendor knows.
+    fn sender(&self, sms: &Sms) -> Option<String> {
+        sms.from.clone()
+    }
+
     /// Hands one SMS to the vendor.
     ///
     /// # Errors

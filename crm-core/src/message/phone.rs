@@ -61,6 +61,27 @@ impl fmt::Debug for VendorTemplate {
 /// The templates for one message, by the scheme of the provider that keeps them: `aliyun`, `twilio`.
 pub type VendorTemplates = BTreeMap<String, VendorTemplate>;
 
+/// Parameters of vendors' interfaces beyond what messages have fields for: by the scheme of the provider, then by the
+/// vendor's own name, each with its values (some come more than once). A provider refuses names that its vendor does not
+/// have, and those that the message's own fields set.
+pub type VendorParameters = BTreeMap<String, BTreeMap<String, Vec<String>>>;
+
+fn add(parameters: &mut VendorParameters, scheme: String, name: String, value: String) {
+    let of_vendor = parameters.entry(scheme).or_default();
+    of_vendor.entry(name).or_default().push(value);
+}
+
+fn no_nul(parameters: &VendorParameters) -> Result<()> {
+    let mut texts = parameters
+        .values()
+        .flatten()
+        .flat_map(|(name, values)| values.iter().chain([name]));
+    if texts.any(|text| text.contains('\0')) {
+        return Err(Error::invalid("a NUL character cannot be sent").with("field", "parameters"));
+    }
+    Ok(())
+}
+
 /// One SMS for one recipient. `Debug` shows no content.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sms {
@@ -80,6 +101,9 @@ pub struct Sms {
     /// What a vendor that takes templates sends instead of the text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub templates: VendorTemplates,
+    /// What else the vendors' interfaces are told about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: VendorParameters,
 }
 
 impl Sms {
@@ -92,6 +116,7 @@ impl Sms {
             text: text.into(),
             media: Vec::new(),
             templates: VendorTemplates::new(),
+            parameters: VendorParameters::new(),
         }
     }
 
@@ -99,6 +124,19 @@ impl Sms {
     #[must_use]
     pub fn from(mut self, from: impl Into<String>) -> Self {
         self.from = Some(from.into());
+        self
+    }
+
+    /// With this value for a parameter of the vendor's interface, named as the vendor names it: for `twilio`, `RiskCheck`.
+    /// Said again, it adds another value.
+    #[must_use]
+    pub fn parameter(
+        mut self,
+        scheme: impl Into<String>,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Self {
+        add(&mut self.parameters, scheme.into(), name.into(), value.into());
         self
     }
 
@@ -119,6 +157,7 @@ impl Sms {
         }
         spoken("text", &self.text, MAX_TEXT)?;
         sender(self.from.as_deref())?;
+        no_nul(&self.parameters)?;
         self.templates.values().try_for_each(VendorTemplate::validate)
     }
 }
@@ -256,6 +295,9 @@ pub struct VoiceCall {
     /// What a vendor that takes templates speaks instead.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub templates: VendorTemplates,
+    /// What else the vendors' interfaces are told about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: VendorParameters,
 }
 
 impl VoiceCall {
@@ -267,6 +309,7 @@ impl VoiceCall {
             to,
             steps,
             templates: VendorTemplates::new(),
+            parameters: VendorParameters::new(),
         }
     }
 
@@ -274,6 +317,19 @@ impl VoiceCall {
     #[must_use]
     pub fn from(mut self, from: impl Into<String>) -> Self {
         self.from = Some(from.into());
+        self
+    }
+
+    /// With this value for a parameter of the vendor's interface, named as the vendor names it: for `twilio`, `RiskCheck`.
+    /// Said again, it adds another value.
+    #[must_use]
+    pub fn parameter(
+        mut self,
+        scheme: impl Into<String>,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Self {
+        add(&mut self.parameters, scheme.into(), name.into(), value.into());
         self
     }
 
@@ -296,6 +352,7 @@ impl VoiceCall {
             return Err(Error::invalid("a call has at most 50 steps").with("field", "steps"));
         }
         sender(self.from.as_deref())?;
+        no_nul(&self.parameters)?;
         self.steps.iter().try_for_each(|step| step.validate(false))?;
         self.templates.values().try_for_each(VendorTemplate::validate)
     }
@@ -373,6 +430,24 @@ mod tests {
             field(sms.clone().template("aliyun", VendorTemplate::new(""))).as_deref(),
             Some("templates")
         );
+        assert_eq!(
+            field(sms.clone().parameter("twilio", "RiskCheck", "a\0")).as_deref(),
+            Some("parameters")
+        );
+        let twice = sms
+            .clone()
+            .parameter("twilio", "PersistentAction", "geo:1,2")
+            .parameter("twilio", "PersistentAction", "mailto:a@b.example");
+        let json = serde_json::to_value(&twice).unwrap();
+        assert_eq!(
+            json["parameters"]["twilio"]["PersistentAction"]
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
+        assert_eq!(serde_json::from_value::<Sms>(json).unwrap(), twice);
+        assert!(serde_json::to_value(&sms).unwrap().get("parameters").is_none());
         let templated = Sms {
             text: String::new(),
             ..sms

@@ -1,11 +1,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crm_core::{Error, Result, Secret};
+use crm_core::{Result, Secret};
 use serde::Deserialize;
 use url::Url;
 
 use super::super::dkim::DkimConfig;
+use super::dsn::DsnConfig;
+use crate::settings::{decoded, number, wrong};
 
 /// How the connection is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -85,6 +87,9 @@ pub struct SmtpConfig {
     /// message is refused rather than sent unsigned.
     #[serde(default)]
     pub dkim: Vec<DkimConfig>,
+    /// What servers on the way are asked to report, where they offer it.
+    #[serde(default)]
+    pub dsn: DsnConfig,
     /// Seconds until a connection must stand, and as many for TLS.
     #[serde(default = "connect_timeout")]
     pub connect_timeout: u64,
@@ -143,19 +148,6 @@ pub(super) struct Times {
     pub(super) parting: Duration,
 }
 
-fn wrong(setting: &str, message: &'static str) -> Error {
-    Error::config(message).with("setting", setting)
-}
-
-/// Undoes percent-encoding in the parts before the host.
-fn decoded(text: &str) -> String {
-    let plus = text.replace('+', "%2B");
-    url::form_urlencoded::parse(format!("v={plus}").as_bytes())
-        .next()
-        .map(|(_, v)| v.into_owned())
-        .unwrap_or_default()
-}
-
 impl SmtpConfig {
     /// The defaults for a server: STARTTLS on port 587, no log-in.
     pub fn new(host: impl Into<String>) -> Self {
@@ -171,6 +163,7 @@ impl SmtpConfig {
             pool: pool(),
             per_connection: per_connection(),
             dkim: Vec::new(),
+            dsn: DsnConfig::default(),
             connect_timeout: connect_timeout(),
             greeting_timeout: greeting_timeout(),
             command_timeout: command_timeout(),
@@ -183,7 +176,8 @@ impl SmtpConfig {
     /// From `smtp://user:password@host:587` (STARTTLS), `smtps://...` (TLS from the start) or
     /// `smtp://127.0.0.1:2525?tls=dangerous-plaintext`. User and password are percent-encoded. Further keys: `ca`,
     /// `hello`, `pool`, `per_connection`, `auth` (`plain`, `login`, `cram-md5`, `xoauth2`), the time-outs by their names
-    /// (`connect_timeout`, ..., `end_timeout`, in seconds), and for one DKIM key `dkim_domain`, `dkim_selector` and
+    /// (`connect_timeout`, ..., `end_timeout`, in seconds), `dsn` (`on`, `off`), `dsn_notify` (`success,failure,delay` or
+    /// `never`) and `dsn_return` (`headers`, `full`), and for one DKIM key `dkim_domain`, `dkim_selector` and
     /// `dkim_key_file`.
     ///
     /// # Errors
@@ -229,6 +223,9 @@ impl SmtpConfig {
                 "data_timeout" => config.data_timeout = number("data_timeout", &value)?,
                 "block_timeout" => config.block_timeout = number("block_timeout", &value)?,
                 "end_timeout" => config.end_timeout = number("end_timeout", &value)?,
+                "dsn" => config.dsn.read_enabled(&value)?,
+                "dsn_notify" => config.dsn.read_notify(&value)?,
+                "dsn_return" => config.dsn.read_returned(&value)?,
                 "dkim_domain" => dkim.domain = value.into_owned(),
                 "dkim_selector" => dkim.selector = value.into_owned(),
                 "dkim_key_file" => dkim.key_file = Some(PathBuf::from(value.as_ref())),
@@ -251,7 +248,7 @@ impl SmtpConfig {
                     return Err(wrong(
                         other,
                         "unknown setting; known are tls, ca, hello, pool, per_connection, auth, dkim_domain, \
-                         dkim_selector, dkim_key_file, and connect_, greeting_, command_, data_, block_, end_timeout",
+                         dkim_selector, dkim_key_file, dsn, dsn_notify, dsn_return, and connect_, greeting_, command_, data_, block_, end_timeout",
                     ));
                 }
             }
@@ -307,6 +304,7 @@ impl SmtpConfig {
             return Err(wrong("per_connection", "a connection carries 1 message or more"));
         }
         self.dkim.iter().try_for_each(DkimConfig::validate)?;
+        self.dsn.validate()?;
         for (setting, seconds) in [
             ("connect_timeout", self.connect_timeout),
             ("greeting_timeout", self.greeting_timeout),
@@ -351,10 +349,6 @@ impl SmtpConfig {
 
 fn query_names_dkim(url: &Url) -> bool {
     url.query_pairs().any(|(key, _)| key.starts_with("dkim_"))
-}
-
-fn number<T: std::str::FromStr>(setting: &'static str, text: &str) -> Result<T> {
-    text.parse().map_err(|_| wrong(setting, "not a number"))
 }
 
 #[cfg(test)]

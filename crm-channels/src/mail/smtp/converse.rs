@@ -10,6 +10,7 @@ use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
 
 use super::config::Times;
+use super::dsn::{Asked, DsnConfig};
 use super::error::{Phase, broken, classify, odd};
 use super::link::{Abilities, Broken, Link};
 use super::pool::Slot;
@@ -23,12 +24,14 @@ pub(super) struct Envelope {
     bytes: usize,
     /// Needs SMTPUTF8 (RFC 6531).
     utf8: bool,
+    /// What servers that offer it are asked to report.
+    dsn: Option<Asked>,
 }
 
 impl Envelope {
     /// # Errors
     /// [`crm_core::ErrorKind::Invalid`] when an address has characters that no command may have.
-    pub(super) fn of(mail: &Email, bytes: &[u8], utf8: bool) -> Result<Self> {
+    pub(super) fn of(mail: &Email, bytes: &[u8], utf8: bool, dsn: &DsnConfig) -> Result<Self> {
         let address = |email: &EmailAddress, field: &'static str| {
             let forbidden = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>');
             let address = Address::new(email.local(), email.domain()).ok();
@@ -43,6 +46,7 @@ impl Envelope {
             from: address(from, "from")?,
             to: address(to, "to")?,
             bytes: bytes.len(),
+            dsn: Asked::of(dsn, mail.id),
         })
     }
 
@@ -80,11 +84,16 @@ impl Envelope {
             }
             parameters.push(MailParameter::SmtpUtfEight);
         }
+        if let Some(asked) = self.dsn.as_ref().filter(|_| abilities.dsn) {
+            parameters.extend(asked.mail());
+        }
         let _ = write!(out, "{}", Mail::new(Some(self.from.clone()), parameters));
     }
 
-    fn recipient(&self, out: &mut String) {
-        let _ = write!(out, "{}", Rcpt::new(self.to.clone(), Vec::new()));
+    fn recipient(&self, out: &mut String, abilities: &Abilities) {
+        let asked = self.dsn.as_ref().filter(|_| abilities.dsn);
+        let parameters = asked.map_or_else(Vec::new, |asked| asked.recipient(self.to.as_ref()));
+        let _ = write!(out, "{}", Rcpt::new(self.to.clone(), parameters));
     }
 
     /// Everything before the content, as one group.
@@ -94,7 +103,7 @@ impl Envelope {
             let _ = write!(out, "{Rset}");
         }
         self.mail(&mut out, &link.abilities);
-        self.recipient(&mut out);
+        self.recipient(&mut out, &link.abilities);
         let _ = write!(out, "{Data}");
         out
     }
@@ -207,7 +216,7 @@ impl Talk<'_> {
         }
         if !grouped {
             command.clear();
-            envelope.recipient(&mut command);
+            envelope.recipient(&mut command, &self.link.abilities);
             self.say(Phase::Recipient, &command).await?;
         }
         let recipient = match self.reply(Phase::Recipient).await {

@@ -51,6 +51,7 @@ pub(super) struct Abilities {
     pub(super) starttls: bool,
     pub(super) eight_bit: bool,
     pub(super) utf8: bool,
+    pub(super) dsn: bool,
     /// The largest message it takes; 0 for no limit that it knows.
     pub(super) size: Option<u64>,
     pub(super) auth: Vec<String>,
@@ -68,6 +69,7 @@ impl Abilities {
                 "STARTTLS" => abilities.starttls = true,
                 "8BITMIME" => abilities.eight_bit = true,
                 "SMTPUTF8" => abilities.utf8 = true,
+                "DSN" => abilities.dsn = true,
                 "SIZE" => abilities.size = Some(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
                 "AUTH" => abilities.auth.extend(words.map(str::to_ascii_uppercase)),
                 // How some servers said it before RFC 2554.

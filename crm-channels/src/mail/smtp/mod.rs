@@ -18,6 +18,7 @@
 
 mod config;
 mod converse;
+mod dsn;
 mod error;
 mod link;
 mod login;
@@ -40,6 +41,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 pub use config::{Auth, SmtpConfig, Tls};
+pub use dsn::{DsnConfig, DsnNotify, DsnReturn};
 
 use super::dkim::DkimSigner;
 use super::mime;
@@ -325,7 +327,7 @@ impl Mailer for SmtpMailer {
                 .with("most", MAX_BYTES));
         }
         let letter = Letter {
-            envelope: Envelope::of(mail, &built.bytes, built.utf8)
+            envelope: Envelope::of(mail, &built.bytes, built.utf8, &self.config.dsn)
                 .map_err(|error| error.operation("mail.send"))?,
             content: mime::stuffed(&built.bytes),
         };

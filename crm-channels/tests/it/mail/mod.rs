@@ -2,6 +2,7 @@
 //! against verifiers of signatures that others wrote.
 
 mod dkim;
+mod dsn;
 mod faults;
 mod pipelining;
 mod postfix;

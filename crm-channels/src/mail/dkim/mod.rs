@@ -12,13 +12,14 @@
 //! assert!(signer.record().starts_with("v=DKIM1; k=ed25519; p="));
 //! ```
 
+mod canonical;
+
 use std::fmt;
 use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crm_core::{Error, ErrorKind, Result, Secret, Timestamp};
-use memchr::memchr;
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::rsa;
@@ -27,8 +28,11 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
+use crate::settings::wrong;
+use canonical::{divided, fields, relaxed_body, to_sign};
+
 /// What is signed, where the message has it. `From` is signed twice over, so that nobody adds another one.
-const SIGNED: [&str; 12] = [
+const SIGNED: [&str; 16] = [
     "from",
     "reply-to",
     "to",
@@ -40,6 +44,10 @@ const SIGNED: [&str; 12] = [
     "content-transfer-encoding",
     "list-unsubscribe",
     "list-unsubscribe-post",
+    "list-id",
+    "sender",
+    "in-reply-to",
+    "references",
     "feedback-id",
 ];
 
@@ -57,10 +65,6 @@ pub struct DkimConfig {
     /// A file with the private key, instead of `key`.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
-}
-
-fn wrong(setting: &'static str, message: &'static str) -> Error {
-    Error::config(message).with("setting", setting)
 }
 
 impl DkimConfig {
@@ -339,276 +343,5 @@ fn folded(names: &[&str]) -> String {
     out
 }
 
-struct HeaderField<'a> {
-    name: &'a [u8],
-    value: &'a [u8],
-}
-
-impl HeaderField<'_> {
-    fn is(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_bytes())
-    }
-}
-
-fn divided(message: &[u8]) -> (&[u8], &[u8]) {
-    match memchr::memmem::find(message, b"\r\n\r\n") {
-        Some(at) => (
-            message.get(..at + 2).unwrap_or_default(),
-            message.get(at + 4..).unwrap_or_default(),
-        ),
-        None => (message, &[]),
-    }
-}
-
-/// The header fields, folded lines with them.
-fn fields(head: &[u8]) -> Vec<HeaderField<'_>> {
-    let mut fields = Vec::with_capacity(16);
-    let mut rest = head;
-    while !rest.is_empty() {
-        let mut end = 0;
-        loop {
-            let line = rest.get(end..).unwrap_or_default();
-            end += memchr(b'\n', line).map_or(line.len(), |at| at + 1);
-            if !matches!(rest.get(end), Some(b' ' | b'\t')) {
-                break;
-            }
-        }
-        let (field, later) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-        rest = later;
-        if let Some(colon) = memchr(b':', field) {
-            let name = field.get(..colon).unwrap_or_default();
-            fields.push(HeaderField {
-                name: name.trim_ascii_end(),
-                value: field.get(colon + 1..).unwrap_or_default(),
-            });
-        }
-    }
-    fields
-}
-
-/// A header field in the relaxed form (RFC 6376, 3.4.2), without the line end.
-fn relaxed_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend(name.iter().map(u8::to_ascii_lowercase));
-    out.push(b':');
-    let mut blank = false;
-    for b in value.trim_ascii() {
-        match b {
-            b' ' | b'\t' => blank = true,
-            b'\r' | b'\n' => {}
-            b => {
-                if blank {
-                    out.push(b' ');
-                    blank = false;
-                }
-                out.push(*b);
-            }
-        }
-    }
-}
-
-/// What is signed (RFC 6376, 3.7): the named fields, each name taking the next field from the bottom, then the signature's
-/// own field with nothing behind `b=`.
-fn to_sign(fields: &[HeaderField<'_>], names: &[&str], header: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(2048);
-    let mut used = vec![false; fields.len()];
-    for name in names {
-        let found = fields
-            .iter()
-            .zip(used.iter_mut())
-            .rev()
-            .find(|(field, used)| !**used && field.is(name));
-        // A name without a field stands for its absence.
-        if let Some((field, used)) = found {
-            *used = true;
-            relaxed_field(&mut out, field.name, field.value);
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-    let (name, value) = header.split_once(':').unwrap_or((header, ""));
-    relaxed_field(&mut out, name.as_bytes(), value.as_bytes());
-    out
-}
-
-/// The body in the relaxed form (RFC 6376, 3.4.4): blanks run together, none at the end of a line, no empty lines at the
-/// end of the body.
-fn relaxed_body(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + 2);
-    let mut empty = 0;
-    let mut rest = body;
-    while !rest.is_empty() {
-        let end = memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
-        let (line, later) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-        rest = later;
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let length = line
-            .iter()
-            .rposition(|b| !matches!(b, b' ' | b'\t'))
-            .map_or(0, |at| at + 1);
-        let line = line.get(..length).unwrap_or_default();
-        if line.is_empty() {
-            empty += 1;
-            continue;
-        }
-        for _ in 0..empty {
-            out.extend_from_slice(b"\r\n");
-        }
-        empty = 0;
-        if line.contains(&b'\t') || memchr::memmem::find(line, b"  ").is_some() {
-            let mut blank = false;
-            for b in line {
-                if matches!(b, b' ' | b'\t') {
-                    blank = true;
-                } else {
-                    if blank {
-                        out.push(b' ');
-                        blank = false;
-                    }
-                    out.push(*b);
-                }
-            }
-        } else {
-            out.extend_from_slice(line);
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// RFC 8463, appendix A: the message, and the key as PKCS#8.
-    const MESSAGE: &str = "From: Joe SixPack <joe@football.example.com>\r\n\
-        To: Suzie Q <suzie@shopping.example.net>\r\n\
-        Subject: Is dinner ready?\r\n\
-        Date: Fri, 11 Jul 2003 21:00:37 -0700 (PDT)\r\n\
-        Message-ID: <20030712040037.46341.5F8J@football.example.com>\r\n\r\n\
-        Hi.\r\n\r\nWe lost the game.  Are you hungry yet?\r\n\r\nJoe.\r\n";
-    const ED25519: &str = "-----BEGIN PRIVATE KEY-----\n\
-        MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
-        -----END PRIVATE KEY-----\n";
-
-    fn signer() -> DkimSigner {
-        DkimSigner::new(&DkimConfig::new(
-            "football.example.com",
-            "brisbane",
-            Secret::new(ED25519),
-        ))
-        .unwrap()
-    }
-
-    #[test]
-    fn the_example_of_rfc_8463() {
-        assert_eq!(
-            signer().record(),
-            "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
-        );
-        let (head, body) = divided(MESSAGE.as_bytes());
-        let hash = STANDARD.encode(digest(&SHA256, &relaxed_body(body)).as_ref());
-        assert_eq!(hash, "2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=");
-        let header = "DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed;\r\n d=football.example.com; \
-            i=@football.example.com;\r\n q=dns/txt; s=brisbane; t=1528637909; h=from : to :\r\n subject : date : \
-            message-id : from : subject : date;\r\n bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;\r\n b=";
-        let names = [
-            "from",
-            "to",
-            "subject",
-            "date",
-            "message-id",
-            "from",
-            "subject",
-            "date",
-        ];
-        let signed = signer().sign(&to_sign(&fields(head), &names, header)).unwrap();
-        assert_eq!(
-            STANDARD.encode(signed),
-            "/gCrinpcQOoIfuHNQIbq4pgh9kyIK3AQUdt9OdqQehSwhEIug4D11BusFa3bT3FY5OsU7ZbnKELq+eXdp1Q1Dw=="
-        );
-    }
-
-    #[test]
-    fn bodies_in_the_relaxed_form() {
-        // RFC 6376, 3.4.5 and 3.4.6, and their edges.
-        for (body, canonical) in [
-            (" C \r\nD \t E\r\n\r\n\r\n", " C\r\nD E\r\n"),
-            ("", ""),
-            ("\r\n\r\n", ""),
-            (" \r\n\t\r\n", ""),
-            ("a", "a\r\n"),
-            ("a\r\n\r\nb\r\n", "a\r\n\r\nb\r\n"),
-            ("\r\na\r\n", "\r\na\r\n"),
-        ] {
-            assert_eq!(relaxed_body(body.as_bytes()), canonical.as_bytes(), "{body:?}");
-        }
-        let mut field = Vec::new();
-        relaxed_field(&mut field, b"SubJect", b" \t a \r\n\t  b  \r\n");
-        assert_eq!(field, b"subject:a b");
-    }
-
-    #[test]
-    fn from_is_signed_twice_over_and_what_is_missing_is_not_named() {
-        let header = signer().signature(MESSAGE.as_bytes(), Timestamp::EPOCH).unwrap();
-        let flat = header.replace("\r\n", "").replace(' ', "");
-        assert!(
-            flat.contains(";h=from:from:to:subject:date:message-id;bh="),
-            "{header}"
-        );
-        assert!(!flat.contains(";l="), "{header}");
-        assert!(
-            header.ends_with("\r\n") && header.lines().all(|line| line.len() <= 78),
-            "{header}"
-        );
-        assert_eq!(
-            signer()
-                .signature(b"To: a\r\n\r\nb", Timestamp::EPOCH)
-                .unwrap_err()
-                .context("field"),
-            Some("from")
-        );
-    }
-
-    #[test]
-    fn settings_are_checked_and_the_key_is_not_shown() {
-        for (domain, selector, key, setting) in [
-            ("shop", "s", ED25519, "dkim.domain"),
-            ("shop.example; x", "s", ED25519, "dkim.domain"),
-            ("shop.example", "", ED25519, "dkim.selector"),
-            ("shop.example", "a b", ED25519, "dkim.selector"),
-            ("shop.example", "s", "hunter22", "dkim.key"),
-            (
-                "shop.example",
-                "s",
-                "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-                "dkim.key",
-            ),
-        ] {
-            let error = DkimSigner::new(&DkimConfig::new(domain, selector, Secret::new(key))).unwrap_err();
-            assert_eq!(
-                (error.kind(), error.context("setting")),
-                (ErrorKind::Config, Some(setting)),
-                "{error}"
-            );
-            assert!(!format!("{error:?}").contains("hunter22"));
-        }
-        let missing = DkimConfig::from_file("shop.example", "s", "no-such-file.pem");
-        assert_eq!(
-            DkimSigner::new(&missing).unwrap_err().context("setting"),
-            Some("dkim.key_file")
-        );
-        assert!(!format!("{:?}", signer()).contains("MC4C"));
-    }
-
-    #[test]
-    fn whom_it_vouches_for() {
-        for (domain, vouched) in [
-            ("football.example.com", true),
-            ("mail.Football.example.com", true),
-            ("example.com", false),
-            ("notfootball.example.com", false),
-        ] {
-            assert_eq!(signer().vouches_for(domain), vouched, "{domain}");
-        }
-    }
-}
+mod tests;
