@@ -6,7 +6,10 @@
 //! | `csv:config.json` | the same, as a written-down `CsvConfig` |
 //! | `jsonl:people.jsonl?name=app` | JSON Lines. Parameters: `name`, `region`, `currency`, `encoding`, `date_format`, `map.<path>=<target>` |
 //! | `vcard:contacts.vcf?name=phone` | vCards. Parameters: `name`, `region`, `encoding` |
-//! | `jsonl:config.json`, `vcard:config.json` | the same, as a written-down `JsonlConfig` or `VcardConfig` |
+//! | `mbox:sales.mbox?name=sales&own=@shop.example` | the headers of a mailbox. Parameters: `name`, `own` (may be repeated) |
+//! | `maildir:Maildir?name=sales` | the headers of a maildir. Parameters as of `mbox:` |
+//! | `jsonl:config.json`, `vcard:config.json`, `mbox:config.json`, `maildir:config.json` | the same, as a written-down `JsonlConfig`, `VcardConfig`, `MboxConfig` or `MaildirConfig` |
+//! | `rest:api.json` | another system's interface, as a written-down `RestSpec` that needs no store (feature `crawl`) |
 //! | `spider:site.json` | a web spider, as a written-down `SpiderSpec` (feature `crawl`) |
 //!
 //! Paths are relative to the working directory, or absolute; a path in a configuration file counts from that file's
@@ -36,7 +39,8 @@ use serde::de::DeserializeOwned;
 
 use crate::escape::unescape;
 use crate::file::{
-    CsvCollector, CsvConfig, JsonlCollector, JsonlConfig, Mapping, VcardCollector, VcardConfig,
+    CsvCollector, CsvConfig, JsonlCollector, JsonlConfig, MailReading, MaildirCollector, MaildirConfig,
+    Mapping, MboxCollector, MboxConfig, VcardCollector, VcardConfig,
 };
 
 /// Adds the collectors of this crate; one that was left out when compiling is noted with its feature.
@@ -50,6 +54,24 @@ pub fn register(catalog: &mut Catalog) {
     catalog.register::<dyn Collector, _, _>("vcard", |url| async move {
         Ok(Arc::new(VcardCollector::new(vcard(&url).await?)?) as Arc<dyn Collector>)
     });
+    catalog.register::<dyn Collector, _, _>("mbox", |url| async move {
+        Ok(Arc::new(MboxCollector::new(mbox(&url).await?)?) as Arc<dyn Collector>)
+    });
+    catalog.register::<dyn Collector, _, _>("maildir", |url| async move {
+        Ok(Arc::new(MaildirCollector::new(maildir(&url).await?)?) as Arc<dyn Collector>)
+    });
+    #[cfg(feature = "crawl")]
+    catalog.register::<dyn Collector, _, _>("rest", |url| async move {
+        let (path, settings) = split(&url, "rest:")?;
+        if let Some((setting, _)) = settings.first() {
+            return Err(
+                Error::config("an interface takes its settings from its file").with("setting", setting)
+            );
+        }
+        let spec: crate::rest::RestSpec = read(&path).await?;
+        Ok(Arc::new(crate::rest::RestCollector::new(spec)?) as Arc<dyn Collector>)
+    });
+    catalog.absent::<dyn Collector>("rest", "crawl");
     #[cfg(feature = "crawl")]
     catalog.register::<dyn Collector, _, _>("spider", |url| async move {
         let (path, settings) = split(&url, "spider:")?;
@@ -193,6 +215,43 @@ async fn vcard(url: &str) -> Result<VcardConfig> {
         }
     }
     Ok(config)
+}
+
+async fn mbox(url: &str) -> Result<MboxConfig> {
+    let (path, name, settings) = match said(url, "mbox:", |config: &mut MboxConfig| &mut config.path).await? {
+        Said::Whole(config) => return Ok(config),
+        Said::Parts(path, name, settings) => (path, name, settings),
+    };
+    let mut config = MboxConfig::new(path, name);
+    mail("mbox:", settings, &mut config.name, &mut config.mail)?;
+    Ok(config)
+}
+
+async fn maildir(url: &str) -> Result<MaildirConfig> {
+    let (path, name, settings) =
+        match said(url, "maildir:", |config: &mut MaildirConfig| &mut config.path).await? {
+            Said::Whole(config) => return Ok(config),
+            Said::Parts(path, name, settings) => (path, name, settings),
+        };
+    let mut config = MaildirConfig::new(path, name);
+    mail("maildir:", settings, &mut config.name, &mut config.mail)?;
+    Ok(config)
+}
+
+fn mail(
+    scheme: &str,
+    settings: Vec<(String, String)>,
+    name: &mut String,
+    reading: &mut MailReading,
+) -> Result<()> {
+    for (setting, value) in settings {
+        match setting.as_str() {
+            "name" => *name = value,
+            "own" => reading.own.push(value),
+            other => return Err(unknown(scheme, other, "name, own")),
+        }
+    }
+    Ok(())
 }
 
 /// The path and the parameters of `scheme:path?a=b`.

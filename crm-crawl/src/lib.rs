@@ -1,9 +1,11 @@
 //! Collecting customer information from files and web sites, for the **open-crm** crate.
 //!
 //! - [`mod@file`]: [`file::CsvCollector`] reads delimited text, as spreadsheets and shops export it,
-//!   [`file::JsonlCollector`] JSON Lines, [`file::VcardCollector`] address books.
+//!   [`file::JsonlCollector`] JSON Lines, [`file::VcardCollector`] address books, [`file::MboxCollector`] and
+//!   [`file::MaildirCollector`] the headers of mail; [`file::FolderCollector`] takes whatever arrives in a folder.
 //! - `spider` (feature `crawl`): `WebCollector` crawls a site politely and picks people out of its pages.
 //! - `extract` (feature `crawl`): people and organisations on a page, found without selectors.
+//! - `rest` (feature `crawl`): `RestCollector` reads another system's interface, page by page.
 //! - [`Collection`]: the consumer; runs collectors into any [`DraftSink`](crm_core::capability::DraftSink).
 //! - [`catalog`]: makes collectors from URLs, for hosts that configure by data.
 //!
@@ -17,6 +19,11 @@ mod escape;
 #[cfg(feature = "crawl")]
 pub mod extract;
 pub mod file;
+#[cfg(all(feature = "crawl", any(test, fuzzing)))]
+#[doc(hidden)]
+pub mod fuzz;
+#[cfg(feature = "crawl")]
+pub mod rest;
 #[cfg(feature = "crawl")]
 pub mod spider;
 mod target;
@@ -24,3 +31,17 @@ mod target;
 pub use assemble::Reading;
 pub use collection::{Collection, CollectionReport};
 pub use target::{AttributeType, Target};
+
+#[cfg(test)]
+extern crate self as crm_crawl;
+// The seeds of the fuzz targets, replayed.
+#[cfg(all(test, feature = "crawl"))]
+#[path = "../../fuzz/src/targets.rs"]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a harness"
+)]
+mod fuzz_targets;

@@ -19,19 +19,24 @@
 mod card;
 mod csv;
 mod decode;
+pub(crate) mod document;
 mod jsonl;
 mod lines;
+mod mail;
 mod mapping;
 mod rows;
 mod stream;
 mod table;
 mod vcard;
+mod watched;
 
 pub use csv::{CsvCollector, CsvConfig};
 pub use jsonl::{JsonlCollector, JsonlConfig};
+pub use mail::{MailReading, MailRole, MaildirCollector, MaildirConfig, MboxCollector, MboxConfig};
 pub use mapping::{ColumnMapping, Mapping};
 pub use table::{TableCollector, TableConfig};
 pub use vcard::{VcardCollector, VcardConfig};
+pub use watched::{FOLDER_FILE, FileFormat, FolderCollector, FolderConfig, FolderRule};
 
 /// The mapping of a CSV file: a [`Mapping`] by the names of columns.
 pub type CsvMapping = Mapping;

@@ -27,6 +27,9 @@ pub(super) struct Stand {
     pub(super) offset: u64,
     /// The line that comes next; 1 is the first.
     pub(super) line: u64,
+    /// Of a folder: the file that was read last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last: Option<String>,
     /// Rows done, drafts and rejects alike.
     pub(super) rows: u64,
     pub(super) drafts: u64,
@@ -41,6 +44,18 @@ pub(super) struct Fingerprint {
     head: String,
     encoding: String,
     delimiter: char,
+}
+
+impl Fingerprint {
+    /// A folder is recognised by nothing: it lives. Its size is the number of its files.
+    pub(super) fn of_folder() -> Self {
+        Self {
+            size: 0,
+            head: String::new(),
+            encoding: String::new(),
+            delimiter: '\n',
+        }
+    }
 }
 
 /// What one step gave. `end` is set when there is nothing more, or when reading cannot go on.
@@ -60,8 +75,10 @@ pub(super) type Wrong = (Option<String>, String);
 pub(super) struct Found {
     /// Where it begins.
     pub(super) line: u64,
-    /// Who it is about, if it can be read.
-    pub(super) draft: Option<Draft>,
+    /// The file it stood in, when a source has several.
+    pub(super) place: Option<String>,
+    /// Whom it is about, as far as it can be read.
+    pub(super) drafts: Vec<Draft>,
     /// What cannot be read in it, or why it is not about anybody.
     pub(super) wrong: Vec<Wrong>,
     /// How it stood in the file, if that can be told.
@@ -71,13 +88,14 @@ pub(super) struct Found {
 impl Found {
     /// A draft, or what is wrong.
     pub(super) fn one(line: u64, draft: Result<Draft, Wrong>, original: Option<Vec<String>>) -> Self {
-        let (draft, wrong) = match draft {
-            Ok(draft) => (Some(draft), Vec::new()),
-            Err(wrong) => (None, vec![wrong]),
+        let (drafts, wrong) = match draft {
+            Ok(draft) => (vec![draft], Vec::new()),
+            Err(wrong) => (Vec::new(), vec![wrong]),
         };
         Self {
             line,
-            draft,
+            place: None,
+            drafts,
             wrong,
             original,
         }
@@ -116,11 +134,15 @@ pub(super) trait Source: Send + 'static {
                 }
             };
             done += 1;
-            drafts.extend(found.draft);
+            drafts.extend(found.drafts);
+            let (place, whole) = match found.place {
+                Some(place) => (place, true),
+                None => (self.place().to_owned(), false),
+            };
             rejects.extend(found.wrong.into_iter().map(|(field, reason)| Reject {
                 kind: RejectKind::Invalid,
-                place: self.place().to_owned(),
-                line: Some(found.line),
+                place: place.clone(),
+                line: (!whole).then_some(found.line),
                 field,
                 reason,
             }));
@@ -208,6 +230,7 @@ impl Stand {
                 kind: kind.to_owned(),
                 offset,
                 line,
+                last: None,
                 rows: 0,
                 drafts: 0,
                 rejects: 0,
@@ -229,6 +252,8 @@ fn resuming(kind: &str) -> &'static str {
         Some("csv") => "csv.resume",
         Some("jsonl") => "jsonl.resume",
         Some("vcard") => "vcard.resume",
+        Some("mbox") => "mbox.resume",
+        Some("maildir") => "maildir.resume",
         _ => "file.resume",
     }
 }
@@ -271,6 +296,9 @@ impl Run<'_> {
             })
             .await?;
             source = back;
+            // A folder may have grown.
+            let total = batch.stand.file.size;
+            progress.total = Some(total);
             progress.done = if matches!(batch.end, Some(Ok(()))) {
                 total
             } else {

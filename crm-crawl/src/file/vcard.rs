@@ -378,16 +378,17 @@ impl Source for Cards {
             }
         }
         // What is wrong with the whole comes after what is wrong within.
-        let draft = match card.finish() {
-            Ok(draft) => Some(draft),
+        let drafts = match card.finish() {
+            Ok(draft) => vec![draft],
             Err(reason) => {
                 wrong.push((None, reason.to_owned()));
-                None
+                Vec::new()
             }
         };
         Ok(Some(Record {
             line,
-            draft,
+            place: None,
+            drafts,
             wrong,
             original: Some(vec![text]),
         }))

@@ -54,6 +54,58 @@ async fn a_file_by_its_configuration() {
 }
 
 #[tokio::test]
+async fn mail_by_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sales.mbox");
+    let text = "From x Thu Jan  1 09:00:00 2026\nFrom: a@x.example\nTo: me@shop.example, b@home.example\n\n";
+    std::fs::write(&path, text).unwrap();
+    let url = format!(
+        "mbox:{}?name=mail&own=%40shop.example&own=b@home.example",
+        path.display()
+    );
+    let (kept, result) = run(
+        catalog().open::<dyn Collector>(&url).await.unwrap().as_ref(),
+        None,
+    )
+    .await;
+    result.unwrap();
+    assert_eq!(kept.emails(), ["a@x.example"]);
+    std::fs::create_dir(folder.path().join("cur")).unwrap();
+    std::fs::write(folder.path().join("cur/1.a:2,"), "From: c@x.example\n\n").unwrap();
+    let config = folder.path().join("m.json");
+    std::fs::write(&config, r#"{"path": ".", "name": "mail"}"#).unwrap();
+    let url = format!("maildir:{}", config.display());
+    let (kept, result) = run(
+        catalog().open::<dyn Collector>(&url).await.unwrap().as_ref(),
+        None,
+    )
+    .await;
+    result.unwrap();
+    assert_eq!(kept.emails(), ["c@x.example"]);
+}
+
+#[cfg(feature = "crawl")]
+#[tokio::test]
+async fn an_interface_by_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.json");
+    std::fs::write(&path, r#"{"name": "api", "url": "https://api.example/x"}"#).unwrap();
+    let url = format!("rest:{}", path.display());
+    let collector = catalog().open::<dyn Collector>(&url).await.unwrap();
+    assert_eq!(collector.info().name, "api");
+    std::fs::write(
+        &path,
+        r#"{"name": "api", "url": "https://api.example/x", "since": {"param": "s"}}"#,
+    )
+    .unwrap();
+    let error = catalog().open::<dyn Collector>(&url).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("setting")),
+        (ErrorKind::Config, Some("since"))
+    );
+}
+
+#[tokio::test]
 async fn wrong_urls_say_what_is_wrong() {
     for (url, setting) in [
         ("csv:", "path"),
@@ -61,6 +113,8 @@ async fn wrong_urls_say_what_is_wrong() {
         ("csv:p.csv?delimiter=xy", "delimiter"),
         ("csv:p.csv?region=Australia", "phone_region"),
         ("csv:gone.json", "path"),
+        ("mbox:x.mbox?owner=x", "owner"),
+        ("maildir:x?own=x", "own"),
     ] {
         let error = catalog().open::<dyn Collector>(url).await.unwrap_err();
         assert_eq!(

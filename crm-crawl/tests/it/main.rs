@@ -16,11 +16,15 @@ mod csv_bad;
 mod csv_random;
 #[cfg(feature = "crawl")]
 mod extract;
+mod folder;
 #[cfg(feature = "crawl")]
 mod http;
 mod jsonl;
+mod mail;
 #[cfg(feature = "crawl")]
 mod polite;
+#[cfg(feature = "crawl")]
+mod rest;
 #[cfg(feature = "crawl")]
 mod site;
 #[cfg(feature = "crawl")]
