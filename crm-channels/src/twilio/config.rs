@@ -93,12 +93,12 @@ pub struct TwilioConfig {
     #[serde(default = "all_events")]
     pub call_events: Vec<CallEvent>,
     /// What every text message is told besides, by Twilio's own names: `{"RiskCheck": ["disable"]}`. A message's own
-    /// parameters go before.
+    /// parameters go before. The values are not shown: some are passwords.
     #[serde(default)]
-    pub message_parameters: BTreeMap<String, Vec<String>>,
+    pub message_parameters: BTreeMap<String, Vec<Secret>>,
     /// What every call is told besides: `{"Record": ["true"]}`.
     #[serde(default)]
-    pub call_parameters: BTreeMap<String, Vec<String>>,
+    pub call_parameters: BTreeMap<String, Vec<Secret>>,
     /// The region that data is processed in: `us1`, `ie1`, `au1`.
     #[serde(default)]
     pub region: Option<String>,
@@ -245,7 +245,10 @@ impl TwilioConfig {
                         "call" => &mut config.call_parameters,
                         _ => &mut config.message_parameters,
                     };
-                    parameters.entry(name.to_owned()).or_default().push(value);
+                    parameters
+                        .entry(name.to_owned())
+                        .or_default()
+                        .push(Secret::new(value));
                 }
                 other => return Err(wrong(other, KNOWN)),
             }
@@ -394,8 +397,11 @@ mod tests {
         let more =
             from("api.twilio.com?message.PersistentAction=a&message.PersistentAction=b&call.Record=true")
                 .unwrap();
-        assert_eq!(more.message_parameters["PersistentAction"], ["a", "b"]);
-        assert_eq!(more.call_parameters["Record"], ["true"]);
+        let said = |all: &[Secret]| all.iter().map(|one| one.expose().to_owned()).collect::<Vec<_>>();
+        assert_eq!(said(&more.message_parameters["PersistentAction"]), ["a", "b"]);
+        assert_eq!(said(&more.call_parameters["Record"]), ["true"]);
+        let hidden = from("api.twilio.com?call.SipAuthPassword=hunter23").unwrap();
+        assert!(!format!("{hidden:?}").contains("hunter23"));
         assert_eq!(
             config.resource("/Messages.json").unwrap().as_str(),
             format!("https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT}/Messages.json")

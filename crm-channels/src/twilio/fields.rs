@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crm_core::message::VendorParameters;
-use crm_core::{Error, Result};
+use crm_core::{Error, Result, Secret};
 
 use super::wire::SCHEME;
 use crate::exchange::{form, shown};
@@ -124,11 +124,17 @@ impl Fields {
     /// What settings say of every message, and then what this one says of itself: the latter counts.
     pub(super) fn set(
         &mut self,
-        of_all: &BTreeMap<String, Vec<String>>,
+        of_all: &BTreeMap<String, Vec<Secret>>,
         parameters: &VendorParameters,
     ) -> Result<()> {
+        let shown_to_vendor =
+            |values: &[Secret]| -> Vec<String> { values.iter().map(|v| v.expose().to_owned()).collect() };
+        let of_all = of_all
+            .iter()
+            .map(|(name, values)| (name, shown_to_vendor(values)));
         let own = parameters.get(SCHEME).into_iter().flatten();
-        for (name, values) in of_all.iter().chain(own) {
+        let own = own.map(|(name, values)| (name, values.clone()));
+        for (name, values) in of_all.chain(own) {
             let row = self.kind.rows().iter().find(|(row, free)| *free && row == name);
             let Some((row, _)) = row else {
                 return Err(Error::invalid(
@@ -137,7 +143,7 @@ impl Fields {
                 .with("field", "parameters")
                 .with("parameter", shown(name)));
             };
-            self.values.insert(row, values.clone());
+            self.values.insert(row, values);
         }
         Ok(())
     }
@@ -162,8 +168,8 @@ mod tests {
         fields.push("Body", "a b");
         fields.push("To", "+49");
         let of_all = BTreeMap::from([
-            ("RiskCheck".to_owned(), vec!["enable".to_owned()]),
-            ("SmartEncoded".to_owned(), vec!["true".to_owned()]),
+            ("RiskCheck".to_owned(), vec![Secret::new("enable")]),
+            ("SmartEncoded".to_owned(), vec![Secret::new("true")]),
         ]);
         let mut own = VendorParameters::new();
         own.entry("twilio".into())
@@ -178,7 +184,7 @@ mod tests {
             "To=%2B49&SmartEncoded=true&RiskCheck=disable&Body=a+b"
         );
         for name in ["To", "Riskcheck", "Url", "Timeout"] {
-            let all = BTreeMap::from([(name.to_owned(), vec!["x".to_owned()])]);
+            let all = BTreeMap::from([(name.to_owned(), vec![Secret::new("x")])]);
             let error = fields.set(&all, &VendorParameters::new()).unwrap_err();
             assert_eq!(error.context("parameter"), Some(name), "{error}");
         }

@@ -74,6 +74,43 @@ async fn what_we_send_fits_twilios_own_description() {
         let receipt = caller.call(&ctx, &fixtures::permitted(call)).await.unwrap();
         assert!(receipt.provider_ref.starts_with("CA"), "{receipt:?}");
     }
+    // The vendor's own names; lists are left to the recordings.
+    let mut told = fixtures::sms(5);
+    for (name, value) in [
+        ("MaxPrice", "0.5"),
+        ("ProvideFeedback", "true"),
+        ("Attempt", "2"),
+        ("ForceDelivery", "false"),
+        ("ContentRetention", "retain"),
+        ("AddressRetention", "obfuscate"),
+        ("SmartEncoded", "true"),
+        ("ShortenUrls", "true"),
+        ("ScheduleType", "fixed"),
+        ("SendAt", "2026-01-03T04:05:06Z"),
+        ("SendAsMms", "false"),
+        ("RiskCheck", "disable"),
+    ] {
+        told = told.parameter("twilio", name, value);
+    }
+    sender.send(&ctx, &fixtures::permitted(told)).await.unwrap();
+    let mut recorded = fixtures::call(6);
+    for (name, value) in [
+        ("FallbackUrl", "https://crm.example/fb"),
+        ("FallbackMethod", "POST"),
+        ("SendDigits", "wwww1234#"),
+        ("Record", "true"),
+        ("RecordingChannels", "dual"),
+        ("RecordingStatusCallback", "https://crm.example/rec"),
+        ("MachineDetection", "Enable"),
+        ("MachineDetectionTimeout", "30"),
+        ("Trim", "trim-silence"),
+        ("CallReason", "Your order is ready"),
+        ("RecordingTrack", "both"),
+        ("TimeLimit", "3600"),
+    ] {
+        recorded = recorded.parameter("twilio", name, value);
+    }
+    caller.call(&ctx, &fixtures::permitted(recorded)).await.unwrap();
     let mut lookup = Lookup {
         message_id: fixtures::id().into(),
         provider_ref: Some(format!("SM{}", "a".repeat(32))),
@@ -137,6 +174,18 @@ async fn what_does_not_fit_is_refused_there() {
     ] {
         assert_eq!(post(path, key, kind, body).await, status, "{path} {kind} {body}");
     }
+    // A value that the description does not have.
+    let odd = fixtures::sms(6).parameter("twilio", "ScheduleType", "later");
+    let sender = TwilioSms::build("twilio", config.clone()).unwrap();
+    let error = sender
+        .send(&context(), &fixtures::permitted(odd))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.effect()),
+        (ErrorKind::Invalid, crm_core::Effect::None),
+        "{error}"
+    );
     // What it refuses, our provider calls a refusal without effect.
     let mut wrong = config.clone();
     wrong.from = Some("+15005550006".into());

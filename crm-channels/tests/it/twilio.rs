@@ -175,7 +175,9 @@ async fn our_requests_are_those_of_twilios_own_client() {
                     ("SmartEncoded", "true"),
                     ("TrafficType", "free"),
                 ] {
-                    config.message_parameters.insert(name.into(), vec![value.into()]);
+                    config
+                        .message_parameters
+                        .insert(name.into(), vec![Secret::new(value)]);
                 }
                 let mut sms = Sms {
                     text: ODD.into(),
@@ -279,7 +281,7 @@ async fn our_requests_are_those_of_twilios_own_client() {
                 config.machine_detection = MachineDetection::DetectMessageEnd;
                 config
                     .call_parameters
-                    .insert("Record".into(), vec!["true".into()]);
+                    .insert("Record".into(), vec![Secret::new("true")]);
                 let mut call = call.template("twilio", template("https://crm.example/twiml?a=b&c=张"));
                 for (name, value) in [
                     ("Method", "GET"),
