@@ -4,7 +4,7 @@
 // Each vendor needs some of it.
 #![cfg_attr(
     not(all(feature = "twilio", feature = "aliyun", feature = "http-provider")),
-    allow(dead_code)
+    allow(dead_code, unused_imports, unused_macros)
 )]
 
 use std::time::Duration;
@@ -339,7 +339,6 @@ macro_rules! provider_over_http {
         }
     };
 }
-#[allow(unused_imports)]
 pub(crate) use provider_over_http;
 
 /// The address of a vendor that a setting names: https, or http to this very machine, for tests.
