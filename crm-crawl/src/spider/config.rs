@@ -3,6 +3,7 @@ use std::time::Duration;
 use crm_core::http::HttpConfig;
 use crm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 /// How a crawl behaves. Times are in seconds.
 ///
@@ -35,6 +36,20 @@ pub struct CrawlConfig {
     pub concurrency: usize,
     /// How often a page is asked for again after 408, 429, 5xx or a network error. 2.
     pub retries: u32,
+    /// The adaptive throttle: how many requests a site is to work on at the same time, by how long its answers take. After
+    /// each answer the delay moves halfway to latency / this, at once to it when that is longer; an answer other than 200
+    /// never makes it shorter, and it never falls below `delay`. 0 switches it off, as does a `delay` of 0. 1.
+    pub target_concurrency: f64,
+    /// The longest delay the throttle comes to. 60 s.
+    pub max_delay: f64,
+    /// Keeps cookies for the time of a run and sends them where they belong (RFC 6265). true.
+    pub cookies: bool,
+    /// Sitemaps whose pages are seeds, too. An index is followed once, not the indexes in it.
+    pub sitemaps: Vec<Url>,
+    /// Takes the sitemaps that the robots.txt of a start URL's site names as well. false.
+    pub robots_sitemaps: bool,
+    /// Takes URLs whose parameters differ in their order only for one page. false.
+    pub sort_query: bool,
     /// The first wait before asking again, doubled each time. 1 s.
     pub backoff: f64,
     /// The longest `Retry-After` that is waited for; a site that asks for more is left alone in this run. 120 s.
@@ -53,6 +68,12 @@ impl Default for CrawlConfig {
             concurrency_per_host: 1,
             concurrency: 8,
             retries: 2,
+            target_concurrency: 1.0,
+            max_delay: 60.0,
+            cookies: true,
+            sitemaps: Vec::new(),
+            robots_sitemaps: false,
+            sort_query: false,
             backoff: 1.0,
             max_retry_after: 120.0,
         }
@@ -90,7 +111,22 @@ impl CrawlConfig {
         if self.retries > 10 {
             return wrong("retries", "a page is asked for again at most 10 times");
         }
+        if !(0.0..=64.0).contains(&self.target_concurrency) {
+            return wrong(
+                "target_concurrency",
+                "a site works on more than 0 to 64 requests at the same time; 0 switches the throttle off",
+            );
+        }
+        if self.sitemaps.len() > 100
+            || self
+                .sitemaps
+                .iter()
+                .any(|url| !matches!(url.scheme(), "http" | "https"))
+        {
+            return wrong("sitemaps", "at most 100 http or https URLs");
+        }
         for (setting, seconds) in [
+            ("max_delay", self.max_delay),
             ("delay", self.delay),
             ("backoff", self.backoff),
             ("max_retry_after", self.max_retry_after),
@@ -104,6 +140,10 @@ impl CrawlConfig {
 
     pub(super) fn delay(&self) -> Duration {
         Duration::from_secs_f64(self.delay)
+    }
+
+    pub(super) fn max_delay(&self) -> Duration {
+        Duration::from_secs_f64(self.max_delay.max(self.delay))
     }
 
     pub(super) fn max_retry_after(&self) -> Duration {

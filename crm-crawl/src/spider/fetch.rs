@@ -1,20 +1,26 @@
-//! One page: fetched, judged by its status, decoded, parsed.
+//! One page: fetched or taken from the cache, judged by its status, decoded, parsed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::DateTime;
 use crm_core::http::{HttpClient, Response, redacted};
-use crm_core::{Error, ErrorKind, Result, Retry, Timestamp};
-use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
+use crm_core::{Context, Error, ErrorKind, Retry, Timestamp};
 use http::{HeaderMap, HeaderValue, header};
+use tokio::sync::Semaphore;
 use url::Url;
 
-use super::{Output, Page, Spider};
+use super::body::{content_type, decode};
+use super::cache::{self, CachedPage, PageCache};
+use super::cookies::Jar;
+use super::frontier::Kind;
+use super::sitemap::{self, Listing};
+use super::{Middleware, Output, Page, Spider};
 
 /// What became of a page.
 pub(super) enum Fetched {
     Parsed(Output),
+    Listed(Listing),
     Redirect(Url),
     /// It may work later; not before `after` if the site said so.
     Again {
@@ -24,28 +30,229 @@ pub(super) enum Fetched {
     Failed(Error),
 }
 
-pub(super) async fn page(client: &HttpClient, spider: Arc<dyn Spider>, url: Url, now: Timestamp) -> Fetched {
-    let mut headers = HeaderMap::new();
-    headers.insert(
-        header::ACCEPT,
-        HeaderValue::from_static("text/html,application/xhtml+xml;q=0.9"),
-    );
-    let answer = match client.get(&url, &headers).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            return match error.retry() {
-                Retry::Allowed { after } => Fetched::Again { error, after },
-                _ => Fetched::Failed(error),
-            };
+/// Where a page came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Site,
+    /// The site was not asked.
+    Cache,
+    /// The site was asked, and said that nothing changed.
+    NotModified,
+}
+
+/// A page, and how it was to get it.
+pub(super) struct Visit {
+    pub(super) fetched: Fetched,
+    pub(super) source: Source,
+    /// How long the answer took; `None` when there was none.
+    pub(super) latency: Option<Duration>,
+    /// It was the page that was asked for.
+    pub(super) good: bool,
+    pub(super) bytes: u64,
+}
+
+impl Visit {
+    fn without(fetched: Fetched) -> Self {
+        Self {
+            fetched,
+            source: Source::Site,
+            latency: None,
+            good: false,
+            bytes: 0,
         }
-    };
+    }
+}
+
+/// All that a visit needs; one a run.
+pub(super) struct Visitor {
+    pub(super) ctx: Context,
+    pub(super) client: HttpClient,
+    pub(super) spider: Arc<dyn Spider>,
+    pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
+    pub(super) cache: Option<Arc<dyn PageCache>>,
+    pub(super) jar: Option<Mutex<Jar>>,
+    /// Pages that are parsed at the same time.
+    pub(super) parsers: Semaphore,
+}
+
+impl Visitor {
+    /// Gets one page. The cache is asked first.
+    pub(super) async fn visit(self: Arc<Self>, url: Url, kind: Kind, now: Timestamp) -> Visit {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::ACCEPT,
+            HeaderValue::from_static(match kind {
+                Kind::Page => "text/html,application/xhtml+xml;q=0.9",
+                _ => "application/xml,text/xml;q=0.9,text/plain;q=0.5,application/gzip;q=0.5",
+            }),
+        );
+        if let Some(cookies) = self.jar.as_ref().and_then(|jar| lock(jar).header(&url, now)) {
+            headers.insert(header::COOKIE, cookies);
+        }
+        for one in self.middleware.iter() {
+            if let Err(error) = one.before_request(&url, &mut headers) {
+                return Visit::without(Fetched::Failed(error.with("url", redacted(&url))));
+            }
+        }
+        // What is meant for one visitor is not kept for others.
+        let anonymous = !headers.contains_key(header::COOKIE) && !headers.contains_key(header::AUTHORIZATION);
+        let cache = self.cache.as_ref().filter(|_| anonymous && kind == Kind::Page);
+        let mut cached = None;
+        if let Some(cache) = cache {
+            cached = cache.get(&self.ctx, &url).await.unwrap_or_else(|error| {
+                tracing::warn!("the page cache cannot be read: {error}");
+                None
+            });
+            if let Some(page) = cached.take_if(|page| page.fresh_until > now) {
+                return self.from_cache(url, page, now).await;
+            }
+            if let Some(page) = &cached {
+                page.ask(&mut headers);
+            }
+        }
+        let answer = match self.client.get(&url, &headers).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Visit::without(match error.retry() {
+                    Retry::Allowed { after } => Fetched::Again { error, after },
+                    _ => Fetched::Failed(error),
+                });
+            }
+        };
+        if let Some(jar) = &self.jar
+            && answer.headers.contains_key(header::SET_COOKIE)
+        {
+            lock(jar).take(&url, &answer.headers, now);
+        }
+        let latency = Some(answer.elapsed);
+        let bytes = answer.body.len() as u64;
+        if answer.status == http::StatusCode::NOT_MODIFIED
+            && let Some(page) = cached
+        {
+            let page = page.confirmed(&answer, now);
+            self.keep(&url, &page).await;
+            let mut visit = self.from_cache(url, page, now).await;
+            (visit.source, visit.latency) = (Source::NotModified, latency);
+            return visit;
+        }
+        let good = answer.status == http::StatusCode::OK;
+        if good
+            && cache.is_some()
+            && !answer.truncated
+            && !answer.headers.contains_key(header::SET_COOKIE)
+            && let Some(page) = cache::keep(&answer, now)
+        {
+            self.keep(&url, &page).await;
+        }
+        let fetched = match judge(&answer, &url, kind, now) {
+            Some(fetched) => fetched,
+            None => self.read(answer, url, kind, now).await,
+        };
+        Visit {
+            fetched,
+            source: Source::Site,
+            latency,
+            good,
+            bytes,
+        }
+    }
+
+    async fn keep(&self, url: &Url, page: &CachedPage) {
+        if let Some(cache) = &self.cache
+            && let Err(error) = cache.put(&self.ctx, url, page).await
+        {
+            tracing::warn!("the page cache cannot be written: {error}");
+        }
+    }
+
+    async fn from_cache(self: Arc<Self>, url: Url, page: CachedPage, now: Timestamp) -> Visit {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = page
+            .content_type
+            .and_then(|value| HeaderValue::from_str(&value).ok())
+        {
+            headers.insert(header::CONTENT_TYPE, value);
+        }
+        let answer = Response {
+            status: http::StatusCode::OK,
+            final_url: url.clone(),
+            headers,
+            body: page.body,
+            truncated: false,
+            elapsed: Duration::ZERO,
+        };
+        let fetched = match content_type(&answer, &url) {
+            Ok(()) => self.read(answer, url, Kind::Page, now).await,
+            Err(error) => Fetched::Failed(error),
+        };
+        Visit {
+            fetched,
+            source: Source::Cache,
+            latency: None,
+            good: true,
+            bytes: 0,
+        }
+    }
+
+    /// Building the tree and picking it apart costs CPU, so it is done off the async workers; a spider that panics costs
+    /// its page only.
+    async fn read(self: Arc<Self>, mut answer: Response, url: Url, kind: Kind, now: Timestamp) -> Fetched {
+        let visitor = self.clone();
+        let max = self.client.config().max_body;
+        let Ok(_permit) = self.parsers.acquire().await else {
+            return Fetched::Failed(
+                Error::new(ErrorKind::Cancelled, "the crawl has ended").operation("crawl.parse"),
+            );
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            if kind != Kind::Page {
+                return match sitemap::read(&answer.body, max) {
+                    Ok(listing) => Fetched::Listed(listing),
+                    Err(error) => Fetched::Failed(error.with("url", redacted(&url))),
+                };
+            }
+            for one in visitor.middleware.iter() {
+                if let Err(error) = one.after_response(&url, &mut answer) {
+                    return Fetched::Failed(error.with("url", redacted(&url)));
+                }
+            }
+            let html = decode(&answer);
+            let page = match Page::new(url.clone(), visitor.spider.name(), &html, now) {
+                Ok(page) => page,
+                Err(error) => return Fetched::Failed(error.with("url", redacted(&url))),
+            };
+            let mut output = Output::new();
+            visitor.spider.parse(&page, &mut output);
+            for one in visitor.middleware.iter() {
+                output.sift(|draft| one.on_item(&url, draft));
+            }
+            Fetched::Parsed(output)
+        })
+        .await;
+        read.unwrap_or_else(|error| {
+            Fetched::Failed(
+                Error::unexpected("the spider panicked on this page")
+                    .operation("crawl.parse")
+                    .source(error),
+            )
+        })
+    }
+}
+
+fn lock(jar: &Mutex<Jar>) -> std::sync::MutexGuard<'_, Jar> {
+    jar.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the answer means; `None`: it is a page, to be read.
+fn judge(answer: &Response, url: &Url, kind: Kind, now: Timestamp) -> Option<Fetched> {
     let status = answer.status.as_u16();
     let refused = |kind: ErrorKind, message: &'static str| {
         Error::new(kind, message)
             .operation("crawl.fetch")
-            .with("url", redacted(&url))
+            .with("url", redacted(url))
             .with("status", status)
     };
+    let failed = |kind, message| Some(Fetched::Failed(refused(kind, message)));
     match status {
         200..=299 => {}
         301 | 302 | 303 | 307 | 308 => {
@@ -54,8 +261,8 @@ pub(super) async fn page(client: &HttpClient, spider: Arc<dyn Spider>, url: Url,
                 .get(header::LOCATION)
                 .and_then(|to| std::str::from_utf8(to.as_bytes()).ok());
             return match next.and_then(|to| url.join(to).ok()) {
-                Some(next) => Fetched::Redirect(next),
-                None => Fetched::Failed(refused(ErrorKind::Invalid, "a redirect that leads nowhere")),
+                Some(next) => Some(Fetched::Redirect(next)),
+                None => failed(ErrorKind::Invalid, "a redirect that leads nowhere"),
             };
         }
         429 | 503 => {
@@ -64,119 +271,29 @@ pub(super) async fn page(client: &HttpClient, spider: Arc<dyn Spider>, url: Url,
             } else {
                 ErrorKind::Unavailable
             };
-            let after = retry_after(&answer, now);
-            return Fetched::Again {
+            return Some(Fetched::Again {
                 error: refused(kind, "the site asks to come back later"),
-                after,
-            };
+                after: retry_after(answer, now),
+            });
         }
         408 | 500..=599 => {
-            return Fetched::Again {
+            return Some(Fetched::Again {
                 error: refused(ErrorKind::Unavailable, "the site cannot serve the page"),
                 after: None,
-            };
+            });
         }
-        401 | 403 => {
-            return Fetched::Failed(refused(
-                ErrorKind::PermissionDenied,
-                "the site does not show this page",
-            ));
-        }
-        404 | 410 => return Fetched::Failed(refused(ErrorKind::NotFound, "there is no such page")),
-        _ => return Fetched::Failed(refused(ErrorKind::Invalid, "an answer that is no page")),
+        401 | 403 => return failed(ErrorKind::PermissionDenied, "the site does not show this page"),
+        404 | 410 => return failed(ErrorKind::NotFound, "there is no such page"),
+        _ => return failed(ErrorKind::Invalid, "an answer that is no page"),
     }
     if answer.truncated {
-        return Fetched::Failed(
-            refused(ErrorKind::Invalid, "the page is larger than the limit").with("setting", "http.max_body"),
-        );
+        let error = refused(ErrorKind::Invalid, "the page is larger than the limit");
+        return Some(Fetched::Failed(error.with("setting", "http.max_body")));
     }
-    if let Err(error) = content_type(&answer, &url) {
-        return Fetched::Failed(error);
+    if kind != Kind::Page {
+        return None;
     }
-    // Building the tree and picking it apart costs CPU; a spider that panics costs its page only.
-    let read = tokio::task::spawn_blocking(move || {
-        let html = decode(&answer);
-        let place = url.clone();
-        let page = Page::new(url, spider.name(), &html, now).map_err(|e| e.with("url", redacted(&place)))?;
-        let mut output = Output::new();
-        spider.parse(&page, &mut output);
-        Ok::<_, Error>(output)
-    })
-    .await;
-    match read {
-        Ok(Ok(output)) => Fetched::Parsed(output),
-        Ok(Err(error)) => Fetched::Failed(error),
-        Err(error) => Fetched::Failed(
-            Error::unexpected("the spider panicked on this page")
-                .operation("crawl.parse")
-                .source(error),
-        ),
-    }
-}
-
-/// Only HTML is parsed: by what the site says it is, and by what it looks like.
-fn content_type(answer: &Response, url: &Url) -> Result<()> {
-    let declared = answer.header("content-type").unwrap_or("text/html");
-    let essence = declared
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    let wrong = |message: &'static str| {
-        Err(Error::invalid(message)
-            .operation("crawl.fetch")
-            .with("url", redacted(url))
-            .with("content_type", &essence))
-    };
-    if !matches!(essence.as_str(), "text/html" | "application/xhtml+xml") {
-        return wrong("the page is not HTML");
-    }
-    let start = answer.body.get(..1024).unwrap_or(&answer.body);
-    let marked = Encoding::for_bom(&answer.body).is_some();
-    if start.contains(&0) && !marked && !declared.to_ascii_lowercase().contains("utf-16") {
-        return wrong("the page says it is HTML, but is binary");
-    }
-    Ok(())
-}
-
-/// The text: by byte order mark, `Content-Type`, the page's own `meta`, else UTF-8 if it is valid and windows-1252 if not
-/// (HTML Standard, 13.2.3.2, shortened).
-fn decode(answer: &Response) -> String {
-    let body = &answer.body;
-    let declared = || {
-        let (_, label) = answer
-            .header("content-type")?
-            .to_ascii_lowercase()
-            .split_once("charset=")
-            .map(own)?;
-        Encoding::for_label(label.trim_matches([' ', '"', '\'']).split(';').next()?.as_bytes())
-    };
-    let own_word = || {
-        let start = String::from_utf8_lossy(body.get(..1024).unwrap_or(body)).to_ascii_lowercase();
-        let (_, label) = start.split_once("charset=").map(own)?;
-        let label: String = label
-            .trim_start_matches(['"', '\''])
-            .chars()
-            .take_while(|c| !" \"'/>;".contains(*c))
-            .collect();
-        // The page could be read so far, so it is not in UTF-16 whatever it says.
-        Encoding::for_label(label.as_bytes()).map(|e| if e.is_ascii_compatible() { e } else { UTF_8 })
-    };
-    let guess = || {
-        if std::str::from_utf8(body).is_ok() {
-            UTF_8
-        } else {
-            WINDOWS_1252
-        }
-    };
-    let encoding = declared().or_else(own_word).unwrap_or_else(guess);
-    // Looks for a byte order mark first.
-    encoding.decode(body).0.into_owned()
-}
-
-fn own((a, b): (&str, &str)) -> (String, String) {
-    (a.to_owned(), b.to_owned())
+    content_type(answer, url).err().map(Fetched::Failed)
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
@@ -213,49 +330,6 @@ mod tests {
             truncated: false,
             elapsed: Duration::ZERO,
         }
-    }
-
-    #[test]
-    fn characters_are_what_the_page_means() {
-        for (content_type, body) in [
-            ("text/html; charset=utf-8", "<p>Kört".as_bytes()),
-            ("text/html", "<p>Kört".as_bytes()),
-            ("text/html", b"<p>K\xf6rt"),
-            ("text/html; charset=ISO-8859-1", b"<p>K\xf6rt"),
-            ("text/html", b"<meta charset='windows-1252'><p>K\xf6rt"),
-            (
-                "text/html",
-                b"<meta http-equiv=\"Content-Type\" content=\"text/html; charset=iso-8859-15\"><p>K\xf6rt",
-            ),
-            ("text/html; charset=windows-1252", b"\xef\xbb\xbf<p>K\xc3\xb6rt"),
-            ("text/html", b"\xff\xfe<\0p\0>\0K\0\xf6\0r\0t\0"),
-        ] {
-            let text = decode(&answer(&[("content-type", content_type)], body));
-            assert!(text.ends_with("<p>Kört"), "{content_type}: {text}");
-        }
-    }
-
-    #[test]
-    fn only_pages_are_read() {
-        let url = Url::parse("http://site.example/").unwrap();
-        let ok = |content_type, body| content_type_of(&url, content_type, body).is_ok();
-        assert!(ok("text/html; charset=utf-8", b"<p>"));
-        assert!(ok("Text/HTML", b"<p>"));
-        assert!(ok("application/xhtml+xml", b"<p>"));
-        for content_type in [
-            "application/pdf",
-            "image/png",
-            "text/plain",
-            "application/json",
-            "text/htmlx",
-        ] {
-            assert!(!ok(content_type, b"<p>"), "{content_type}");
-        }
-        assert!(!ok("text/html", b"\x7fELF\x02\x01\x01\0\0\0"));
-    }
-
-    fn content_type_of(url: &Url, declared: &'static str, body: &'static [u8]) -> Result<()> {
-        content_type(&answer(&[("content-type", declared)], body), url)
     }
 
     #[test]

@@ -32,21 +32,28 @@
 //! assert_eq!(output.links()[0].as_str(), "https://shop.example/customers?page=2");
 //! ```
 
+mod body;
 mod bounds;
+mod cache;
 mod canonical;
 mod clean;
 mod compiled;
 mod config;
+mod cookies;
 mod engine;
 mod fetch;
 mod follow;
 mod frontier;
 mod html;
+mod middleware;
 mod order;
 mod query;
 mod robots;
 mod site;
+mod sitemap;
 mod spec;
+mod stats;
+mod stored;
 mod trial;
 mod xpath;
 
@@ -57,14 +64,18 @@ use crm_core::customer::{Draft, Provenance};
 use crm_core::{Result, Timestamp};
 use url::Url;
 
+pub use cache::{CachedPage, PageCache, StoredCache};
 pub use clean::Clean;
 pub use compiled::CompiledSpec;
 pub use config::CrawlConfig;
 pub use engine::WebCollector;
 pub use follow::FollowSpec;
 pub use html::{Document, Element, Match, Selector};
+pub use middleware::Middleware;
 pub use query::Query;
 pub use spec::{Extract, FieldSpec, PageRange, Part, SpiderSpec};
+pub use stats::{CrawlStats, SiteStats};
+pub use stored::{FrontierCount, StoredFrontier};
 pub use trial::Trial;
 pub use xpath::XPath;
 
@@ -88,6 +99,8 @@ pub struct Page {
     url: Url,
     source: String,
     document: Document,
+    /// What links count from.
+    base: Url,
     seen_at: Timestamp,
 }
 
@@ -97,10 +110,18 @@ impl Page {
     /// # Errors
     /// [`crm_core::ErrorKind::Invalid`] when the tree would be too deep or too large.
     pub fn new(url: Url, source: &str, html: &str, seen_at: Timestamp) -> Result<Self> {
+        let document = Document::parse(html)?;
+        // A base on another host would let a page hide where its links lead.
+        let base = document
+            .base()
+            .and_then(|base| url.join(base).ok())
+            .filter(|base| base.host() == url.host())
+            .unwrap_or_else(|| url.clone());
         Ok(Self {
             url,
             source: source.to_owned(),
-            document: Document::parse(html)?,
+            document,
+            base,
             seen_at,
         })
     }
@@ -124,12 +145,8 @@ impl Page {
 
     /// A link of the page as an absolute URL; `None` when it is no http or https URL.
     pub fn link(&self, href: &str) -> Option<Url> {
-        // A base on another host would let a page hide where its links lead.
-        let base = self.document.base().and_then(|base| self.url.join(base).ok());
-        let base = base
-            .filter(|base| base.host() == self.url.host())
-            .unwrap_or_else(|| self.url.clone());
-        base.join(href.trim())
+        self.base
+            .join(href.trim())
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
     }
@@ -189,6 +206,13 @@ impl Output {
     /// The links that are not followed, and why.
     pub fn passed(&self) -> &[(Url, String)] {
         &self.passed
+    }
+    /// Changes each person, or leaves them out.
+    fn sift(&mut self, change: impl FnMut(Draft) -> Option<Draft>) {
+        self.drafts = std::mem::take(&mut self.drafts)
+            .into_iter()
+            .filter_map(change)
+            .collect();
     }
     fn into_parts(self) -> (Vec<Draft>, Vec<Reject>, Vec<Url>) {
         (self.drafts, self.rejects, self.links)

@@ -7,7 +7,8 @@ use url::Url;
 
 use super::canonical::{authority, canonical, trap};
 use super::engine::WebCollector;
-use super::fetch::{self, Fetched};
+use super::fetch::Fetched;
+use super::frontier::Kind;
 use super::robots::{self, Decision};
 
 /// What one page yields, and where a crawl would go on from it. Nothing of it is stored.
@@ -48,7 +49,7 @@ impl WebCollector {
             .operation("crawl.try_url")
             .with("site", authority(url)));
         }
-        let url = canonical(url);
+        let url = canonical(url, self.config.sort_query);
         let token = self.config.product_token();
         let rules = robots::fetch(&self.robots, &url, token, self.clock.now()).await?;
         let robots = match rules.decide(&url) {
@@ -65,21 +66,22 @@ impl WebCollector {
             follow: Vec::new(),
             passed: Vec::new(),
         };
-        let output = match fetch::page(&self.pages, self.spider.clone(), url.clone(), self.clock.now()).await
-        {
+        let visit = self.visitor(ctx).visit(url.clone(), Kind::Page, self.clock.now());
+        let output = match visit.await.fetched {
             Fetched::Parsed(output) => output,
             Fetched::Redirect(next) => {
                 trial.redirect = Some(next);
                 return Ok(trial);
             }
             Fetched::Again { error, .. } | Fetched::Failed(error) => return Err(error),
+            Fetched::Listed(_) => return Ok(trial),
         };
         trial.passed = output.passed().to_vec();
         let (drafts, rejects, links) = output.into_parts();
         (trial.drafts, trial.rejects) = (drafts, rejects);
         let mut seen = BTreeSet::from([url.clone()]);
         for link in links {
-            let link = canonical(&link);
+            let link = canonical(&link, self.config.sort_query);
             if !seen.insert(link.clone()) {
                 continue;
             }

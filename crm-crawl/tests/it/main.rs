@@ -15,8 +15,12 @@ mod csv;
 mod csv_bad;
 mod csv_random;
 #[cfg(feature = "crawl")]
+mod engine;
+#[cfg(feature = "crawl")]
 mod extract;
 mod folder;
+#[cfg(feature = "crawl")]
+mod frontier;
 #[cfg(feature = "crawl")]
 mod http;
 mod jsonl;
@@ -29,6 +33,8 @@ mod rest;
 mod site;
 #[cfg(feature = "crawl")]
 mod spec;
+#[cfg(feature = "crawl")]
+mod ssrf;
 mod table;
 #[cfg(feature = "crawl")]
 mod trial;

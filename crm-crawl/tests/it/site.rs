@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use crm_crawl::spider::{SpiderSpec, WebCollector};
 use tokio::time::Instant;
 
@@ -39,8 +39,22 @@ impl Answer {
     pub(crate) fn text(body: impl Into<Vec<u8>>) -> Self {
         Self::status(200).header("content-type", "text/plain").body(body)
     }
+    pub(crate) fn xml(body: impl Into<Vec<u8>>) -> Self {
+        Self::status(200)
+            .header("content-type", "application/xml")
+            .body(body)
+    }
+    /// The same page without its links.
+    pub(crate) fn cut_links(&mut self) {
+        let text = String::from_utf8(std::mem::take(&mut self.body)).unwrap();
+        self.body = text.split("<a class=\"next\"").next().unwrap().into();
+    }
     pub(crate) fn redirect(to: impl Into<String>) -> Self {
         Self::status(302).header("location", to)
+    }
+    /// A redirect to what may be no URL at all; what cannot stand in a header is left out.
+    pub(crate) fn redirect_raw(to: &str) -> Self {
+        Self::redirect(to.chars().filter(|c| c.is_ascii_graphic()).collect::<String>())
     }
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -56,13 +70,14 @@ impl Answer {
     }
 }
 
-type Script = dyn Fn(&str, usize) -> Answer + Send + Sync;
+type Script = dyn Fn(&Hit, usize) -> Answer + Send + Sync;
 
 struct Shared {
     script: Box<Script>,
     log: Mutex<Vec<Hit>>,
     counts: Mutex<HashMap<String, usize>>,
     now: Mutex<(usize, usize)>,
+    sent: Mutex<HashMap<String, u64>>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,6 +85,15 @@ pub(crate) struct Hit {
     pub(crate) path: String,
     pub(crate) at: Instant,
     pub(crate) user_agent: String,
+    headers: HeaderMap,
+}
+
+impl Hit {
+    /// A header of the request; empty when there was none.
+    pub(crate) fn header(&self, name: &str) -> String {
+        let value = self.headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    }
 }
 
 /// The running site; it stops with the test's runtime.
@@ -81,11 +105,17 @@ pub(crate) struct Site {
 impl Site {
     /// `script` answers a path with its query; the number says how often the path was asked for before.
     pub(crate) async fn start(script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_with(move |hit, before| script(&hit.path, before)).await
+    }
+
+    /// `script` answers a request.
+    pub(crate) async fn start_with(script: impl Fn(&Hit, usize) -> Answer + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared {
             script: Box::new(script),
             log: Mutex::default(),
             counts: Mutex::default(),
             now: Mutex::default(),
+            sent: Mutex::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -105,6 +135,15 @@ impl Site {
     /// How often a path was asked for.
     pub(crate) fn hits(&self, path: &str) -> usize {
         self.shared.counts.lock().unwrap().get(path).copied().unwrap_or(0)
+    }
+
+    /// Bytes of bodies that were sent, but for this path.
+    pub(crate) fn bytes_sent(&self, without: &str) -> u64 {
+        let sent = self.shared.sent.lock().unwrap();
+        sent.iter()
+            .filter(|(path, _)| *path != without)
+            .map(|(_, bytes)| bytes)
+            .sum()
     }
 
     /// Requests for anything but robots.txt.
@@ -154,18 +193,21 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         now.0 += 1;
         now.1 = now.1.max(now.0);
     }
-    shared.log.lock().unwrap().push(Hit {
+    let hit = Hit {
         path: path.clone(),
         at: Instant::now(),
         user_agent: agent,
-    });
+        headers: request.headers().clone(),
+    };
+    shared.log.lock().unwrap().push(hit.clone());
     let before = {
         let mut counts = shared.counts.lock().unwrap();
         let count = counts.entry(path.clone()).or_default();
         *count += 1;
         *count - 1
     };
-    let answer = (shared.script)(&path, before);
+    let answer = (shared.script)(&hit, before);
+    *shared.sent.lock().unwrap().entry(path).or_default() += answer.body.len() as u64;
     tokio::time::sleep(answer.delay).await;
     shared.now.lock().unwrap().0 -= 1;
     let mut response = Response::new(Body::from(answer.body));

@@ -1,11 +1,14 @@
-//! robots.txt (RFC 9309).
+//! robots.txt (RFC 9309): how it is fetched, and what follows from what comes back.
+
+mod rules;
 
 use std::time::Duration;
 
 use crm_core::http::{HttpClient, Response};
 use crm_core::{Error, ErrorKind, Result, Timestamp};
-use texting_robots::Robot;
 use url::Url;
+
+use self::rules::Rules;
 
 /// What is parsed; RFC 9309, 2.5 asks for at least 500 KiB.
 pub(super) const MAX_BYTES: usize = 512 * 1024;
@@ -15,17 +18,15 @@ pub(super) const MAX_REDIRECTS: usize = 5;
 pub(super) const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
+/// Longer texts are read off the async workers.
+const LONG: usize = 32 * 1024;
+
 /// The rules of one scheme, host and port.
 pub(super) struct Robots {
-    rules: Rules,
+    /// `None`: there are none, everything may be fetched.
+    rules: Option<Rules>,
     pub(super) delay: Duration,
     pub(super) fetched_at: Timestamp,
-}
-
-enum Rules {
-    /// There are none: everything may be fetched.
-    Absent,
-    Parsed(Robot),
 }
 
 /// What the rules say of a URL.
@@ -38,10 +39,15 @@ pub(super) enum Decision {
 impl Robots {
     pub(super) fn decide(&self, url: &Url) -> Decision {
         match &self.rules {
-            Rules::Absent => Decision::Allowed("no robots.txt"),
-            Rules::Parsed(robot) if robot.allowed(url.as_str()) => Decision::Allowed("allowed by robots.txt"),
-            Rules::Parsed(_) => Decision::Forbidden,
+            None => Decision::Allowed("no robots.txt"),
+            Some(rules) if rules.allows(url) => Decision::Allowed("allowed by robots.txt"),
+            Some(_) => Decision::Forbidden,
         }
+    }
+
+    /// The sitemaps it names.
+    pub(super) fn sitemaps(&self) -> &[Url] {
+        self.rules.as_ref().map_or(&[], |rules| &rules.sitemaps)
     }
 
     pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
@@ -63,14 +69,14 @@ pub(super) async fn fetch(client: &HttpClient, site: &Url, token: &str, now: Tim
         .await
         .map_err(|error| unreachable(site, Some(error)))?;
     let rules = match answer.status.as_u16() {
-        200..=299 => parse(&answer, token, site).await?,
+        200..=299 => Some(parse(&answer, token, site).await?),
         429 => {
             let after = super::fetch::retry_after(&answer, now);
             return Err(unreachable(site, None)
                 .with("status", 429)
                 .with_retry(crm_core::Retry::Allowed { after }));
         }
-        400..=499 => Rules::Absent,
+        400..=499 => None,
         status => {
             let after = super::fetch::retry_after(&answer, now);
             let error = unreachable(site, None).with("status", status);
@@ -81,13 +87,12 @@ pub(super) async fn fetch(client: &HttpClient, site: &Url, token: &str, now: Tim
             });
         }
     };
-    let delay = match &rules {
-        Rules::Parsed(robot) => robot
-            .delay
-            .and_then(|s| Duration::try_from_secs_f32(s).ok())
-            .unwrap_or_default(),
-        Rules::Absent => Duration::ZERO,
-    };
+    let delay = rules
+        .as_ref()
+        .and_then(|rules| rules.delay)
+        .map_or(Duration::ZERO, |seconds| {
+            Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+        });
     if delay > MAX_DELAY {
         return Err(Error::new(
             ErrorKind::PermissionDenied,
@@ -104,32 +109,23 @@ pub(super) async fn fetch(client: &HttpClient, site: &Url, token: &str, now: Tim
 }
 
 async fn parse(answer: &Response, token: &str, site: &Url) -> Result<Rules> {
-    let mut text = answer
-        .body
-        .strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(&answer.body)
-        .to_vec();
+    let mut text = answer.body.clone();
     if answer.truncated {
         // A rule that is cut in the middle would forbid or allow more than it says.
         text.truncate(text.iter().rposition(|b| matches!(b, b'\n' | b'\r')).unwrap_or(0));
     }
-    let token = token.to_owned();
-    // Off the async workers, and a panic of the parser on hostile bytes is contained. Escapes are made plain, as those of
-    // our URLs are, so that `/%7Eana` forbids `/~ana` (2.2.2).
-    let parsed = tokio::task::spawn_blocking(move || {
-        let text = super::canonical::plain_escapes(&String::from_utf8_lossy(&text));
-        Robot::new(&token, text.as_bytes()).ok()
-    })
-    .await;
-    match parsed {
-        Ok(Some(robot)) => Ok(Rules::Parsed(robot)),
-        _ => Err(Error::new(
-            ErrorKind::PermissionDenied,
-            "robots.txt cannot be parsed: nothing is fetched from this site",
-        )
-        .operation("crawl.robots")
-        .with("site", super::canonical::authority(site))),
+    if text.len() <= LONG {
+        return Ok(Rules::parse(&text, token));
     }
+    let token = token.to_owned();
+    tokio::task::spawn_blocking(move || Rules::parse(&text, &token))
+        .await
+        .map_err(|error| {
+            Error::unexpected("robots.txt could not be read")
+                .operation("crawl.robots")
+                .with("site", super::canonical::authority(site))
+                .source(error)
+        })
 }
 
 fn unreachable(site: &Url, cause: Option<Error>) -> Error {
