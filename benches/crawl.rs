@@ -73,15 +73,26 @@ impl DraftSink for Counted {
 /// A line of `/proc/self/status` in MiB.
 fn memory(name: &str) -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    let kib: f64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0.0);
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap_or_default();
+    let kib: f64 = line
+        .trim_matches(|c: char| !c.is_ascii_digit())
+        .parse()
+        .unwrap_or(0.0);
     kib / 1024.0
 }
 
 /// User and system time of the process in seconds, from `/proc/self/stat` (in hundredths).
 fn processor() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<&str> = text
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     let ticks = |at: usize| fields.get(at).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
     (ticks(11) + ticks(12)) / 100.0
 }
@@ -108,16 +119,28 @@ fn main() -> Result<()> {
     }))?;
     spec.reading.phone_region = Some("US".into());
     let start = spec.start[0].clone();
-    let address = format!("{}:{}", start.host_str().unwrap_or_default(), start.port_or_known_default().unwrap_or(80));
-    spec.crawl.http.allow.push(open_crm::http::AllowEntry::address(address.parse()?));
+    let address = format!(
+        "{}:{}",
+        start.host_str().unwrap_or_default(),
+        start.port_or_known_default().unwrap_or(80)
+    );
+    spec.crawl
+        .http
+        .allow
+        .push(open_crm::http::AllowEntry::address(address.parse()?));
     spec.crawl.delay = 0.0;
     spec.crawl.max_pages = 1_000_000;
     spec.crawl.max_pending = 1_000_000;
     spec.crawl.concurrency = options.concurrency;
     spec.crawl.concurrency_per_host = options.concurrency.min(16);
     let runtime = match options.threads {
-        1 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
-        threads => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?,
+        1 => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?,
+        threads => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()?,
     };
     let collector = WebCollector::from_spec(&spec)?;
     let ctx = Context::new(TenantId::new("bench")?);
@@ -136,7 +159,11 @@ fn main() -> Result<()> {
         stats.pages as f64 / cpu,
         memory("VmHWM:"),
     );
-    ensure!(stats.pages == options.pages, "the site has {} pages", options.pages);
+    ensure!(
+        stats.pages == options.pages,
+        "the site has {} pages",
+        options.pages
+    );
     ensure!(sink.drafts == options.pages, "every page has one person");
     Ok(())
 }

@@ -32,7 +32,6 @@ mod settings;
 pub mod template;
 #[cfg(feature = "testkit")]
 pub mod testkit;
-mod time;
 #[cfg(feature = "twilio")]
 pub mod twilio;
 

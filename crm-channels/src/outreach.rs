@@ -13,8 +13,8 @@ use crm_core::query::{Filter, Query};
 use crm_core::record::{Schema, Write};
 use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE, SEGMENT_STATE};
 use crm_core::{
-    Clock, Consumer, Context, Error, ErrorKind, IdSource, Needs, RandomIds, Registry, Result, SystemClock,
-    Timestamp,
+    Clock, Consumer, Context, Error, ErrorKind, IdSource, Needs, RandomIds, Registry, Result, SharedTime,
+    SystemClock, Timestamp,
 };
 
 use crate::campaign::{CAMPAIGN, CAMPAIGN_PAGE, CAMPAIGN_RUN};
@@ -24,7 +24,6 @@ use crate::limits::RATE;
 use crate::outbox::{OUTBOX, OutboxEntry, Outgoing};
 use crate::routing::Providers;
 use crate::template::{TEMPLATE, Templates};
-use crate::time::SharedTime;
 
 /// Reaches customers: consent, campaigns, single messages, and the dispatcher that sends them. The default mode records
 /// instead of sending; [`Mode::Live`] is explicit.

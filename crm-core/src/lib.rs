@@ -31,6 +31,7 @@ pub mod record;
 pub mod registry;
 mod secret;
 pub mod segment;
+mod shared_time;
 pub mod table;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -47,5 +48,6 @@ pub use matrix::Matrix;
 pub use provider::{Health, Provider, ProviderInfo};
 pub use registry::Registry;
 pub use secret::Secret;
+pub use shared_time::SharedTime;
 pub use table::{Column, Table};
 pub use zone::TimeZone;

@@ -52,7 +52,7 @@ refuse "SQL text is made in crm-store/src/sql/{compile,ddl}.rs and handed on by 
   'crm-store/src/sql/(compile|ddl|driver)\.rs|crm-store/src/sql/driver/[a-z_]+\.rs'
 # Some files measure waits on tokio's clock, which a test can pause as it can the injected one.
 refuse "time comes from crm_core::Clock" "$library_code" '(SystemTime|Instant|Utc|Local)::now' \
-  'crm-core/src/clock\.rs|crm-core/src/http/client\.rs|crm-crawl/src/spider/engine\.rs|crm-store/src/(mongo/link|sql/lane|sql/driver/(mysql|postgres))\.rs'
+  'crm-core/src/clock\.rs|crm-core/src/http/client\.rs|crm-crawl/src/spider/engine/(end|run|start)\.rs|crm-store/src/(mongo/link|sql/lane|sql/driver/(mysql|postgres))\.rs'
 refuse "TLS providers are passed, never installed" "$library_code" 'install_default[[:space:]]*\('
 refuse "libraries do not print" "$library_code" '(^|[^_[:alnum:]])(println|eprintln|print|eprint|dbg)!'
 refuse "Polars, linfa and ndarray live in crm-analytics" "$light_code" '(^|[^_[:alnum:]])(polars|polars_io|linfa|linfa_[a-z]+|ndarray)::'

@@ -37,7 +37,11 @@ impl Site {
                     while let Some(Ok(first)) = lines.next() {
                         let began = SystemClock.now();
                         let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-                        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                        while lines
+                            .next()
+                            .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+                        {
+                        }
                         std::thread::sleep(work);
                         let answer = page(&path, pages);
                         // In the log before it is answered: who dies afterwards was here.
@@ -55,7 +59,10 @@ impl Site {
 
     /// Requests for pages.
     pub(crate) fn pages(&self) -> Vec<Hit> {
-        self.log().into_iter().filter(|hit| hit.path != "/robots.txt").collect()
+        self.log()
+            .into_iter()
+            .filter(|hit| hit.path != "/robots.txt")
+            .collect()
     }
 
     /// All requests.
@@ -65,7 +72,10 @@ impl Site {
 }
 
 fn page(path: &str, pages: usize) -> String {
-    let number = path.strip_prefix('/').and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < pages);
+    let number = path
+        .strip_prefix('/')
+        .and_then(|n| n.parse::<usize>().ok())
+        .filter(|n| *n < pages);
     let (status, body) = match number {
         None => ("404 Not Found", String::new()),
         Some(n) => {
@@ -74,7 +84,10 @@ fn page(path: &str, pages: usize) -> String {
                 .filter(|to| **to < pages)
                 .map(|to| format!("<a href=\"/{to}\">{to}</a>"))
                 .collect();
-            ("200 OK", format!("<div class=customer><h2>Person {n}</h2><p>p{n}@example.com</p></div>{links}"))
+            (
+                "200 OK",
+                format!("<div class=customer><h2>Person {n}</h2><p>p{n}@example.com</p></div>{links}"),
+            )
         }
     };
     format!(

@@ -41,7 +41,7 @@ use std::time::Duration;
 use crm_core::capability::RecordStore;
 use crm_core::consent::Gate;
 use crm_core::message::DeliveryState;
-use crm_core::{Clock, Context, Error, ErrorKind, IdSource, Result, Timestamp};
+use crm_core::{Clock, Context, Error, ErrorKind, IdSource, Result, SharedTime, Timestamp};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{Semaphore, watch};
 
@@ -52,7 +52,6 @@ pub use settings::{Allowed, DispatchSettings, Mode, Redirect};
 use crate::limits::Limits;
 use crate::outbox::OutboxState;
 use crate::routing::{Providers, Router};
-use crate::time::SharedTime;
 use pump::{Feed, Pump};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,11 +1,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, Method, Request, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use url::{Host, Url};
 
 use super::dns::{Filtered, Resolver, SystemResolver};
@@ -50,7 +53,7 @@ impl HttpClient {
     pub fn with_resolver(config: HttpConfig, resolver: Arc<dyn Resolver>) -> Result<Self> {
         config.validate()?;
         let guard = Arc::new(Guard::new(config.allow.clone()));
-        let tls = tls()?;
+        let tls = tls(config.ca_file.as_deref())?;
         let mut by_port = BTreeMap::new();
         for port in guard.ports() {
             let filtered = Filtered {
@@ -271,10 +274,26 @@ fn redirect(answer: &reqwest::Response, url: &Url) -> Result<Option<Url>> {
     Ok(Some(next))
 }
 
-fn tls() -> Result<rustls::ClientConfig> {
-    let roots = rustls::RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
+fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    match ca_file {
+        None => roots.roots.extend_from_slice(webpki_roots::TLS_SERVER_ROOTS),
+        Some(file) => {
+            let wrong = |message: &'static str| Error::config(message).with("setting", "ca_file");
+            let certificates = CertificateDer::pem_file_iter(file)
+                .map_err(|error| wrong("the certificates cannot be read").source(error))?;
+            for certificate in certificates {
+                let certificate =
+                    certificate.map_err(|error| wrong("this is no certificate in PEM").source(error))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| wrong("this is no certificate of an authority").source(error))?;
+            }
+            if roots.is_empty() {
+                return Err(wrong("there is no certificate in the file"));
+            }
+        }
+    }
     let mut tls =
         rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -75,7 +75,7 @@ pub(super) fn classify(failure: Failure, safe: bool, url: &Url) -> Error {
         ),
         Failure::Decode => (
             ErrorKind::Unavailable,
-            "the answer's compressed body is damaged",
+            "the answer's body is cut off, or its compression is damaged",
             true,
         ),
         Failure::Request => (

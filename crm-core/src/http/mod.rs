@@ -28,6 +28,7 @@ mod guard;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +68,10 @@ pub struct HttpConfig {
     pub max_redirects: usize,
     /// Exceptions from the guard.
     pub allow: Vec<AllowEntry>,
+    /// A file of certificates (PEM) that are trusted instead of the public ones: for sites behind an authority of your
+    /// own. There is no setting that trusts everybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for HttpConfig {
@@ -78,6 +83,7 @@ impl Default for HttpConfig {
             max_body: 10 * 1024 * 1024,
             max_redirects: 10,
             allow: Vec::new(),
+            ca_file: None,
         }
     }
 }

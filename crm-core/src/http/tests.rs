@@ -457,3 +457,33 @@ fn allow_entries() {
     assert!(serde_json::from_str::<HttpConfig>(r#"{"total_timeout": -1}"#).is_err());
     assert!(serde_json::from_str::<HttpConfig>(r#"{"dangerous": true}"#).is_err());
 }
+
+#[test]
+fn an_authority_of_ones_own_is_checked_at_once() {
+    let here = std::env::temp_dir().join(format!("open-crm-ca-{}", std::process::id()));
+    for (text, wanted) in [
+        (None, "cannot be read"),
+        (Some(""), "no certificate in the file"),
+        (
+            Some("-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"),
+            "no certificate in PEM",
+        ),
+        (
+            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            "no certificate of an authority",
+        ),
+    ] {
+        match text {
+            Some(text) => std::fs::write(&here, text).unwrap(),
+            None => assert!(!here.exists()),
+        }
+        let config = HttpConfig {
+            ca_file: Some(here.clone()),
+            ..HttpConfig::default()
+        };
+        let error = HttpClient::new(config).unwrap_err();
+        assert_eq!(error.context("setting"), Some("ca_file"));
+        assert!(error.message().contains(wanted), "{error}");
+    }
+    std::fs::remove_file(here).unwrap();
+}

@@ -88,11 +88,7 @@ pub(super) fn check_bounds(html: &str) -> Result<()> {
 }
 
 fn find(bytes: &[u8], from: usize, wanted: u8) -> Option<usize> {
-    bytes
-        .get(from..)?
-        .iter()
-        .position(|b| *b == wanted)
-        .map(|at| from + at)
+    memchr::memchr(wanted, bytes.get(from..)?).map(|at| from + at)
 }
 
 fn is_one_of(name: &str, names: &[&str]) -> bool {
@@ -157,7 +153,13 @@ fn closes(tag: &str, open: &str) -> bool {
     const CELL: &[&str] = &["td", "th"];
     const ROW: &[&str] = &["td", "th", "tr"];
     const GROUP: &[&str] = &["td", "th", "tr", "tbody", "thead", "tfoot", "caption", "colgroup"];
-    let ends: &[&str] = match tag.to_ascii_lowercase().as_str() {
+    let mut lower = [0; 10];
+    let Some(lower) = lower.get_mut(..tag.len()) else {
+        return false;
+    };
+    lower.copy_from_slice(tag.as_bytes());
+    lower.make_ascii_lowercase();
+    let ends: &[&str] = match std::str::from_utf8(lower).unwrap_or_default() {
         "li" => &["li", "p"],
         "dt" | "dd" => &["dt", "dd", "p"],
         "option" => &["option"],

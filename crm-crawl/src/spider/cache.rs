@@ -73,7 +73,17 @@ pub(super) fn keep(answer: &Response, now: Timestamp) -> Option<CachedPage> {
     let last_modified = answer.header("last-modified").map(str::to_owned);
     let fresh = control.fresh(&answer.headers, now);
     let useless = etag.is_none() && last_modified.is_none() && fresh.is_zero();
-    let varies = answer.header("vary").is_some_and(|vary| vary.contains('*'));
+    // What these say is the same in every request; anything else may be another page next time.
+    let same = |name: &str| {
+        ["accept", "accept-encoding", "user-agent"]
+            .iter()
+            .any(|other| name.trim().eq_ignore_ascii_case(other))
+    };
+    let varies = answer.headers.get_all(header::VARY).iter().any(|line| {
+        !line
+            .to_str()
+            .is_ok_and(|line| line.split(',').all(|name| name.trim().is_empty() || same(name)))
+    });
     if control.no_store || varies || useless || answer.body.len() > MAX_VALUE_BYTES {
         return None;
     }
@@ -348,8 +358,23 @@ mod tests {
             (&[("cache-control", "no-store, max-age=60"), tag], None),
             (&[("cache-control", "max-age=60"), ("vary", "*")], None),
             (
-                &[("cache-control", "max-age=60"), ("vary", "accept-encoding")],
+                &[
+                    ("cache-control", "max-age=60"),
+                    ("vary", "Accept-Encoding, user-agent"),
+                ],
                 Some(60),
+            ),
+            (
+                &[("cache-control", "max-age=60"), ("vary", "accept-language")],
+                None,
+            ),
+            (
+                &[
+                    ("cache-control", "max-age=60"),
+                    ("vary", "accept"),
+                    ("vary", "cookie"),
+                ],
+                None,
             ),
             (&[("cache-control", "max-age=x"), tag], Some(0)),
             (&[("last-modified", "Sun, 01 Mar 2026 08:00:00 GMT")], Some(0)),

@@ -43,6 +43,10 @@ pub(super) fn canonical(url: &Url, sort: bool) -> Url {
         let path = plain_escapes(url.path());
         url.set_path(&path);
     }
+    if url.path().contains(';') {
+        let path = without_session(url.path());
+        url.set_path(&path);
+    }
     if let Some(query) = url.query() {
         let mut kept: Vec<String> = query
             .split('&')
@@ -66,6 +70,26 @@ pub(super) fn canonical(url: &Url, sort: bool) -> Url {
         }
     }
     url
+}
+
+/// Without the session that servers write behind a path segment: `/list;jsessionid=0A1B`.
+fn without_session(path: &str) -> String {
+    let plain = |segment: &str| {
+        let mut parts = segment.split(';');
+        let mut out = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let name = part.split('=').next().unwrap_or_default();
+            if !["jsessionid", "phpsessid", "sid"]
+                .iter()
+                .any(|session| name.eq_ignore_ascii_case(session))
+            {
+                out.push(';');
+                out.push_str(part);
+            }
+        }
+        out
+    };
+    path.split('/').map(plain).collect::<Vec<_>>().join("/")
 }
 
 /// Escapes of unreserved characters (RFC 3986, 2.3) undone, the others in upper case.
@@ -230,6 +254,15 @@ mod tests {
         &["http://site.example/a%20b", "http://site.example/a b"],
         &["http://site.example/a+b"],
         &["http://site.example/index.html"],
+        &[
+            "http://site.example/list;jsessionid=0A1B",
+            "http://site.example/list;JSESSIONID=0A1B?sid=1",
+            "http://site.example/list",
+        ],
+        &[
+            "http://site.example/list;v=1",
+            "http://site.example/list;v=1;sid=7",
+        ],
         // Queries.
         &[
             "http://site.example/l?page=2",

@@ -21,7 +21,7 @@ pub struct CrawlConfig {
     pub http: HttpConfig,
     /// The most pages that are fetched, 1 to 1,000,000. 1,000.
     pub max_pages: u64,
-    /// The most links from a seed to a page. 200.
+    /// The most links from a seed to a page. 199: a page that leads to another one without end ends after 200.
     pub max_depth: u32,
     /// The most pages of one path that differ in their query only: the end of endless calendars. 200.
     pub max_variants: u32,
@@ -54,6 +54,10 @@ pub struct CrawlConfig {
     pub backoff: f64,
     /// The longest `Retry-After` that is waited for; a site that asks for more is left alone in this run. 120 s.
     pub max_retry_after: f64,
+    /// By what right personal data is collected here, in your words (GDPR, Art. 6 and 14): `legitimate interest: B2B
+    /// contacts, assessment 2026-03`. Kept with each person as the attribute `crawl_lawful_basis`. At most 500 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lawful_basis: Option<String>,
 }
 
 impl Default for CrawlConfig {
@@ -61,7 +65,7 @@ impl Default for CrawlConfig {
         Self {
             http: HttpConfig::default(),
             max_pages: 1000,
-            max_depth: 200,
+            max_depth: 199,
             max_variants: 200,
             max_pending: 10_000,
             delay: 1.0,
@@ -76,6 +80,7 @@ impl Default for CrawlConfig {
             sort_query: false,
             backoff: 1.0,
             max_retry_after: 120.0,
+            lawful_basis: None,
         }
     }
 }
@@ -124,6 +129,11 @@ impl CrawlConfig {
                 .any(|url| !matches!(url.scheme(), "http" | "https"))
         {
             return wrong("sitemaps", "at most 100 http or https URLs");
+        }
+        if let Some(basis) = &self.lawful_basis
+            && (basis.trim().is_empty() || basis.chars().count() > 500)
+        {
+            return wrong("lawful_basis", "1 to 500 characters, or left out");
         }
         for (setting, seconds) in [
             ("max_delay", self.max_delay),

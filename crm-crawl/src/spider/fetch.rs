@@ -14,13 +14,15 @@ use super::body::{content_type, decode};
 use super::cache::{self, CachedPage, PageCache};
 use super::cookies::Jar;
 use super::frontier::Kind;
+use super::link::{Link, Links, MAX_LINKS};
 use super::sitemap::{self, Listing};
 use super::{Middleware, Output, Page, Spider};
 
 /// What became of a page.
 pub(super) enum Fetched {
-    Parsed(Output),
-    Listed(Listing),
+    /// What the spider found, and the links of it that may be followed.
+    Parsed(Output, Links),
+    Listed(Listed),
     Redirect(Url),
     /// It may work later; not before `after` if the site said so.
     Again {
@@ -28,6 +30,14 @@ pub(super) enum Fetched {
         after: Option<Duration>,
     },
     Failed(Error),
+}
+
+/// What a sitemap lists.
+pub(super) struct Listed {
+    pub(super) pages: Vec<Link>,
+    pub(super) parts: Vec<Link>,
+    /// There was more.
+    pub(super) cut: bool,
 }
 
 /// Where a page came from.
@@ -73,6 +83,7 @@ pub(super) struct Visitor {
     pub(super) jar: Option<Mutex<Jar>>,
     /// Pages that are parsed at the same time.
     pub(super) parsers: Semaphore,
+    pub(super) sort_query: bool,
 }
 
 impl Visitor {
@@ -157,6 +168,15 @@ impl Visitor {
         }
     }
 
+    fn listed(&self, listing: &Listing) -> Listed {
+        let links = |urls| Links::of(urls, &*self.spider, self.sort_query, usize::MAX).links;
+        Listed {
+            pages: links(&listing.pages),
+            parts: links(&listing.parts),
+            cut: listing.cut,
+        }
+    }
+
     async fn keep(&self, url: &Url, page: &CachedPage) {
         if let Some(cache) = &self.cache
             && let Err(error) = cache.put(&self.ctx, url, page).await
@@ -207,7 +227,7 @@ impl Visitor {
         let read = tokio::task::spawn_blocking(move || {
             if kind != Kind::Page {
                 return match sitemap::read(&answer.body, max) {
-                    Ok(listing) => Fetched::Listed(listing),
+                    Ok(listing) => Fetched::Listed(visitor.listed(&listing)),
                     Err(error) => Fetched::Failed(error.with("url", redacted(&url))),
                 };
             }
@@ -216,8 +236,7 @@ impl Visitor {
                     return Fetched::Failed(error.with("url", redacted(&url)));
                 }
             }
-            let html = decode(&answer);
-            let page = match Page::new(url.clone(), visitor.spider.name(), &html, now) {
+            let page = match Page::new(url.clone(), visitor.spider.name(), &decode(&answer), now) {
                 Ok(page) => page,
                 Err(error) => return Fetched::Failed(error.with("url", redacted(&url))),
             };
@@ -226,7 +245,8 @@ impl Visitor {
             for one in visitor.middleware.iter() {
                 output.sift(|draft| one.on_item(&url, draft));
             }
-            Fetched::Parsed(output)
+            let links = Links::of(output.links(), &*visitor.spider, visitor.sort_query, MAX_LINKS);
+            Fetched::Parsed(output, links)
         })
         .await;
         read.unwrap_or_else(|error| {

@@ -45,6 +45,7 @@ mod fetch;
 mod follow;
 mod frontier;
 mod html;
+mod link;
 mod middleware;
 mod order;
 mod query;

@@ -68,7 +68,7 @@ impl WebCollector {
         };
         let visit = self.visitor(ctx).visit(url.clone(), Kind::Page, self.clock.now());
         let output = match visit.await.fetched {
-            Fetched::Parsed(output) => output,
+            Fetched::Parsed(output, _) => output,
             Fetched::Redirect(next) => {
                 trial.redirect = Some(next);
                 return Ok(trial);

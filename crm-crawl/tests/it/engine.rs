@@ -18,6 +18,7 @@ fn now() -> Timestamp {
     "2026-03-01T09:00:00Z".parse().unwrap()
 }
 
+/// CRW-14: a jar a job.
 #[tokio::test]
 async fn cookies_live_as_long_as_the_run() {
     let site = Site::start(|path, _| match path {
@@ -135,6 +136,7 @@ async fn pages_that_did_not_change_are_not_sent_again() {
     );
 }
 
+/// Bad input 21.
 #[tokio::test]
 async fn sitemaps_are_seeds() {
     let site = Site::start_with(|hit, _| {
@@ -376,7 +378,7 @@ async fn a_trial_shows_what_a_page_would_yield() {
     assert_eq!((site.hits("/p/1"), site.hits("/private/x")), (0, 0));
 }
 
-/// A server that sends one byte at a time never ends by itself.
+/// CRW-13: a server that sends one byte at a time never ends by itself.
 #[tokio::test]
 async fn a_page_that_trickles_ends_at_the_total_time_out() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

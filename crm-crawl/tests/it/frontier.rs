@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crm_core::capability::Collector;
 use crm_core::memory::MemoryStore;
-use crm_core::{ErrorKind, ManualClock, SystemClock};
+use crm_core::{Clock as _, ErrorKind, ManualClock, SystemClock};
 use crm_crawl::spider::{StoredFrontier, WebCollector};
 
 use crate::site::{Answer, Site, list, next, person};
@@ -128,6 +128,76 @@ async fn what_a_dead_process_held_is_taken_over() {
     }
 }
 
+/// The attempts at a URL are kept with it: a wait that is longer than the lease does not begin them anew.
+#[tokio::test]
+async fn attempts_outlive_a_lease() {
+    let site = Site::start(|path, _| match path {
+        "/" => Answer::html(person("home") + &next("/busy")),
+        "/busy" => Answer::status(503).header("retry-after", "1"),
+        _ => Answer::status(404),
+    })
+    .await;
+    let store = Arc::new(MemoryStore::new("records"));
+    let frontier = StoredFrontier::open(store, "busy").await.unwrap();
+    let frontier = frontier.with_lease(Duration::from_millis(200));
+    let collector = site.collector("/").with_frontier(frontier.clone());
+    let crawl = tokio::time::timeout(Duration::from_secs(30), run(&collector, None));
+    let (kept, result) = crawl.await.expect("the crawl ends");
+    result.unwrap();
+    assert_eq!((kept.emails().len(), site.hits("/busy")), (1, 3));
+    assert_eq!(frontier.count(&ctx()).await.unwrap().done, 2);
+}
+
+#[tokio::test]
+async fn several_collectors_keep_one_limit_of_pages() {
+    const MOST: u64 = 20;
+    let site = star(Duration::from_millis(10)).await;
+    let mut spec = site.spec("/");
+    (spec.crawl.concurrency, spec.crawl.concurrency_per_host) = (2, 2);
+    spec.crawl.max_pages = MOST;
+    let store = Arc::new(MemoryStore::new("records"));
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        let frontier = StoredFrontier::open(store.clone(), "star").await.unwrap();
+        let collector = WebCollector::from_spec(&spec).unwrap().with_frontier(frontier);
+        tasks.push(tokio::spawn(async move { run(&collector, None).await.1 }));
+    }
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    // Give or take what each has under way.
+    let hits = site.page_hits() as u64;
+    assert!((MOST..=MOST + 3 * 2).contains(&hits), "{hits}");
+}
+
+/// A run that ends with an error gives back what it leased: the next one need not wait.
+#[tokio::test]
+async fn an_end_that_is_no_crash_leaves_no_lease() {
+    let site = star(Duration::from_millis(20)).await;
+    let clock = Arc::new(ManualClock::at(SystemClock::shared().now()));
+    let store = Arc::new(MemoryStore::new("records"));
+    let frontier = StoredFrontier::open(store, "star").await.unwrap();
+    let collector = site
+        .collector("/")
+        .with_frontier(frontier.clone())
+        .with_clock(clock.clone());
+    let late = ctx().deadline(clock.now().plus(Duration::from_secs(5)));
+    let advance = async {
+        while site.page_hits() < 10 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        clock.advance(Duration::from_secs(6));
+    };
+    let mut kept = Kept::default();
+    let (result, ()) = tokio::join!(collector.collect(&late, None, &mut kept), advance);
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Timeout);
+    let count = frontier.count(&ctx()).await.unwrap();
+    assert_eq!(count.leased, 0, "{count:?}");
+    assert!(count.waiting > 0);
+    collector.collect(&ctx(), None, &mut kept).await.unwrap();
+    assert_eq!(kept.emails().into_iter().collect::<BTreeSet<_>>(), everybody());
+}
+
 #[tokio::test]
 async fn redirects_retries_and_limits_hold_with_a_store() {
     let site = Site::start(|path, before| match path {
@@ -181,6 +251,15 @@ async fn redirects_retries_and_limits_hold_with_a_store() {
         reasons.iter().any(|reason| reason.contains("circle")),
         "{reasons:?}"
     );
+
+    // Begun again at its limits, it has nothing to do, and nothing to say against its own seeds.
+    spec.start = vec![site.url("/cal?day=0").parse().unwrap()];
+    spec.crawl.max_pending = 1;
+    let frontier = StoredFrontier::open(store.clone(), "mixed").await.unwrap();
+    let hits = site.page_hits();
+    let again = WebCollector::from_spec(&spec).unwrap().with_frontier(frontier);
+    run(&again, None).await.1.unwrap();
+    assert_eq!(site.page_hits(), hits);
 
     // A checkpoint of the one is none of the other.
     let other = StoredFrontier::open(store, "other").await.unwrap();

@@ -18,6 +18,8 @@ mod csv_random;
 mod engine;
 #[cfg(feature = "crawl")]
 mod extract;
+#[cfg(feature = "crawl")]
+mod fleet;
 mod folder;
 #[cfg(feature = "crawl")]
 mod frontier;
@@ -29,6 +31,8 @@ mod mail;
 mod polite;
 #[cfg(feature = "crawl")]
 mod rest;
+#[cfg(feature = "crawl")]
+mod shaky;
 #[cfg(feature = "crawl")]
 mod site;
 #[cfg(feature = "crawl")]

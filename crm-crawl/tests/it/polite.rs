@@ -20,6 +20,7 @@ fn with_trap(
     }
 }
 
+/// CRW-1, and CRW-15's robots decision.
 #[tokio::test]
 async fn what_robots_txt_forbids_is_never_asked_for() {
     let site = Site::start(with_trap(|_| Answer::text(RULES))).await;
@@ -52,6 +53,7 @@ async fn what_robots_txt_forbids_is_never_asked_for() {
     }
 }
 
+/// CRW-1: at the server, over the rules' own tests.
 #[tokio::test]
 async fn rules_are_matched_as_the_rfc_says() {
     for (rules, path, allowed) in [
@@ -118,6 +120,7 @@ async fn a_start_that_is_forbidden_is_an_error_that_names_robots_txt() {
     assert_eq!((kept.drafts().len(), kept.rejects().len()), (2, 1));
 }
 
+/// CRW-2: every way not to be reachable.
 #[tokio::test]
 async fn robots_txt_that_cannot_be_read_forbids_everything() {
     let long = Duration::from_secs(30);
@@ -165,6 +168,40 @@ async fn robots_txt_that_cannot_be_read_forbids_everything() {
             "{what}: {error}"
         );
     }
+    // Cut: the connection ends without an answer, each time.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cutting = listener.local_addr().unwrap();
+    let asked = Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
+    let log = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = [0; 1024];
+            let read = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await;
+            let head = String::from_utf8_lossy(&buffer[..read.unwrap_or(0)]).into_owned();
+            log.lock()
+                .unwrap()
+                .push(head.split(' ').nth(1).unwrap_or("no HTTP").to_owned());
+        }
+    });
+    // Over TLS to a server that has none.
+    let plain = Site::start(with_trap(|_| Answer::status(404))).await;
+    for start in [
+        format!("http://{cutting}/"),
+        format!("https://{}/", plain.address),
+    ] {
+        let mut spec = plain.spec("/");
+        spec.start = vec![start.parse().unwrap()];
+        let address = format!("{}/32:{}", cutting.ip(), cutting.port());
+        spec.crawl.http.allow.push(address.parse().unwrap());
+        let (kept, result) = run(&WebCollector::from_spec(&spec).unwrap(), None).await;
+        let error = result.unwrap_err();
+        assert!(
+            error.message().contains("robots.txt") && kept.0.is_empty(),
+            "{start}: {error}"
+        );
+    }
+    assert_eq!(*asked.lock().unwrap(), ["/robots.txt"; 3]);
+    assert_eq!(plain.log().len(), 0);
     // Nobody listens: refused.
     let site = Site::start(with_trap(|_| Answer::status(404))).await;
     let gone = std::net::TcpListener::bind("127.0.0.1:0")
@@ -184,6 +221,7 @@ async fn robots_txt_that_cannot_be_read_forbids_everything() {
     );
 }
 
+/// CRW-2: what is not there forbids nothing.
 #[tokio::test]
 async fn robots_txt_that_is_not_there_forbids_nothing() {
     for status in [400, 401, 403, 404, 410] {
@@ -208,6 +246,7 @@ async fn robots_txt_that_is_not_there_forbids_nothing() {
     assert_eq!((site.hits("/private/trap"), site.hits("/p/0")), (0, 1));
 }
 
+/// CRW-2: at least 500 KiB.
 #[tokio::test]
 async fn the_first_half_mebibyte_counts() {
     for (at, obeyed) in [(490_000, true), (590_000, false)] {
@@ -225,6 +264,7 @@ async fn the_first_half_mebibyte_counts() {
     }
 }
 
+/// Bad input 13.
 #[tokio::test]
 async fn hostile_rules_end_in_time() {
     let wildcards = format!("User-agent: *\nDisallow: /{}$\n", "*a".repeat(2000));
@@ -251,6 +291,7 @@ async fn hostile_rules_end_in_time() {
     }
 }
 
+/// CRW-3.
 #[tokio::test]
 async fn one_request_at_a_time_and_the_whole_delay_between() {
     let site = Site::start(|path, _| match path {
@@ -295,6 +336,7 @@ async fn one_request_at_a_time_and_the_whole_delay_between() {
     assert!((2..=4).contains(&site.most_at_once()), "{}", site.most_at_once());
 }
 
+/// CRW-3.
 #[tokio::test]
 async fn a_crawl_delay_of_the_site_is_kept() {
     let site = Site::start(|path, _| match path {
@@ -310,6 +352,7 @@ async fn a_crawl_delay_of_the_site_is_kept() {
     }
 }
 
+/// CRW-3, CRW-12: exact counts.
 #[tokio::test]
 async fn busy_sites_are_asked_again_when_they_say_so() {
     let site = Site::start(|path, before| match (path, before) {
@@ -366,6 +409,7 @@ async fn a_site_that_wants_to_be_left_alone_is_and_the_rest_waits() {
     );
 }
 
+/// CRW-12: the breaker.
 #[tokio::test]
 async fn a_site_that_fails_again_and_again_is_left_alone() {
     let site = Site::start(|path, _| match path {
@@ -389,6 +433,7 @@ async fn a_site_that_fails_again_and_again_is_left_alone() {
     );
 }
 
+/// CRW-2: for a day at most.
 #[tokio::test]
 async fn robots_txt_is_remembered_for_a_day_and_by_port() {
     let site = Site::start(with_trap(|_| Answer::text(RULES))).await;

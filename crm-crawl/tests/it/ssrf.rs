@@ -255,6 +255,7 @@ async fn visit(way: &str, target: &str, canary: &Canary, open: bool) {
     let _ = run(&collector, None).await;
 }
 
+/// SSRF-1, 2, 3, 5 and 6, F15, bad inputs 14 to 16.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_way_leads_to_a_forbidden_address() {
     assert!(FORBIDDEN.len() >= 70, "{}", FORBIDDEN.len());
@@ -275,6 +276,7 @@ async fn no_way_leads_to_a_forbidden_address() {
     }
 }
 
+/// SSRF-4, F15, bad input 17.
 #[tokio::test]
 async fn the_address_that_was_judged_is_the_one_that_is_dialled() {
     let canary = Canary::start().await;

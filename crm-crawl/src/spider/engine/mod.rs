@@ -1,4 +1,6 @@
+mod end;
 mod run;
+mod start;
 mod tell;
 
 use std::collections::HashMap;
@@ -170,6 +172,15 @@ impl WebCollector {
         self
     }
 
+    /// The name of the collector, under which it is registered and its import job is kept; the spider's own name unless
+    /// said otherwise, which stays the source of the persons. Processes that share a frontier need different ones, such
+    /// as `shops@machine-1`: an import has one writer.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.info = ProviderInfo::new("spider", name);
+        self
+    }
+
     /// Keeps the URLs in a store instead of the checkpoint: for crawls of any size, and for several processes.
     #[must_use]
     pub fn with_frontier(mut self, frontier: StoredFrontier) -> Self {
@@ -192,7 +203,8 @@ impl WebCollector {
         self
     }
 
-    /// How the run goes, or the last one went. Cheap enough to ask each second.
+    /// How the run goes, or the last one went. Cheap enough to ask each second. Of two runs at the same time the figures
+    /// are mixed: give each a collector.
     pub fn stats(&self) -> CrawlStats {
         self.board.read()
     }
@@ -217,6 +229,7 @@ impl WebCollector {
             cache: self.cache.clone(),
             jar: self.config.cookies.then(|| Mutex::new(Jar::default())),
             parsers: Semaphore::new(cores),
+            sort_query: self.config.sort_query,
         })
     }
 

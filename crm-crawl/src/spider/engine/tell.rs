@@ -145,7 +145,7 @@ impl Run<'_> {
         let mut none = FuturesUnordered::new();
         if let Some(stored) = &self.stored {
             let waiting = self.frontier.drain();
-            stored.release(&self.ctx, waiting).await?;
+            stored.release(&self.ctx, &waiting).await?;
             if self.frontier.news_count() != (0, 0) || !self.drafts.is_empty() || !self.rejects.is_empty() {
                 self.deliver(sink, &mut none).await?;
             }

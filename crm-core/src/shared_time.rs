@@ -1,11 +1,9 @@
-//! What time it is for everybody who shares a store.
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use crm_core::capability::RecordStore;
-use crm_core::{Clock, Timestamp};
+use crate::capability::RecordStore;
+use crate::{Clock, Timestamp};
 
 /// How long a comparison of the clocks holds.
 const FRESH: Duration = Duration::from_secs(30);
@@ -14,10 +12,23 @@ const NEVER: i64 = i64::MIN;
 /// There is nothing to compare with.
 const NOWHERE: i64 = i64::MAX;
 
-/// This process's clock, set by the store's where that has one of its own: then a machine whose clock is wrong by an hour
-/// neither takes over what others are sending, nor sends an hour early, nor queues what is due an hour late.
+/// What time it is for everybody who shares a store: this process's clock, set by the store's where that has one of its
+/// own. A machine whose clock is wrong by an hour then neither takes over what others are working on, nor does what is due
+/// an hour early or late. A clock that is told what it shows ([`Clock::is_real`]) is left as it is.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use crm_core::memory::MemoryStore;
+/// use crm_core::{Clock, ManualClock, SharedTime, Timestamp};
+///
+/// let clock = Arc::new(ManualClock::at(Timestamp::from_micros(5)));
+/// let time = SharedTime::new(Arc::new(MemoryStore::new("records")), clock.clone());
+/// assert_eq!(time.fresh().await, clock.now());
+/// # });
+/// ```
 #[derive(Debug)]
-pub(crate) struct SharedTime {
+pub struct SharedTime {
     store: Arc<dyn RecordStore>,
     clock: Arc<dyn Clock>,
     /// By how many microseconds the store's clock is ahead.
@@ -26,7 +37,8 @@ pub(crate) struct SharedTime {
 }
 
 impl SharedTime {
-    pub(crate) fn new(store: Arc<dyn RecordStore>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    /// Of `store` and this process's `clock`.
+    pub fn new(store: Arc<dyn RecordStore>, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             store,
             clock,
@@ -36,13 +48,13 @@ impl SharedTime {
     }
 
     /// What time it is, as of the last comparison.
-    pub(crate) fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         let micros = self.clock.now().as_micros();
         Timestamp::from_micros(micros.saturating_add(self.ahead.load(Ordering::Relaxed)))
     }
 
     /// What time it is; the clocks are compared when that was long ago.
-    pub(crate) async fn fresh(&self) -> Timestamp {
+    pub async fn fresh(&self) -> Timestamp {
         let begun = self.clock.now();
         let compared = self.compared.load(Ordering::Relaxed);
         // A clock that was set back is compared at once.
@@ -69,8 +81,8 @@ impl SharedTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crm_core::ManualClock;
-    use crm_core::memory::MemoryStore;
+    use crate::ManualClock;
+    use crate::memory::MemoryStore;
 
     #[derive(Debug)]
     struct Real(ManualClock);

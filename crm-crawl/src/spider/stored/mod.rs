@@ -4,6 +4,8 @@
 //! record's version is the fence: who lost a lease cannot end it any more (docs/adr/0001). A site is one record, too: until
 //! when nobody may ask it. Who moves that time on has the turn.
 
+mod records;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -11,54 +13,18 @@ use std::time::Duration;
 
 use crm_core::capability::RecordStore;
 use crm_core::query::{Aggregate, Assign, Claim, Filter, Measure, Order, Query};
-use crm_core::record::{Field, FieldType, Index, OnConflict, Record, Schema, Stored, Value, Version, Write};
-use crm_core::table::ColumnData;
-use crm_core::{Clock, Context, Error, ErrorKind, Result, SystemClock, Timestamp, Uuid};
-use serde_json::json;
-use sha2::{Digest, Sha256};
-use url::Url;
+use crm_core::record::{OnConflict, Value, Version, Write};
+use crm_core::{Clock, Context, Effect, Error, ErrorKind, Result, SharedTime, SystemClock, Timestamp};
 
-use super::canonical::{authority, variants_key};
-use super::frontier::{Kind, Lease, News, Waiting};
+use super::frontier::{News, Waiting};
+use records::{DONE, LEASED, SITES, URLS, WAITING, pairs, site_id, site_record, url_id, url_record, waiting};
 
 /// Writes of one unit of work.
 const BATCH: usize = 500;
-
-const WAITING: i64 = 0;
-const LEASED: i64 = 1;
-const DONE: i64 = 2;
-
-static URLS: Schema = Schema {
-    name: "crm_frontier",
-    fields: &[
-        Field::new("job", FieldType::Text),
-        Field::new("state", FieldType::Int),
-        // Breadth first: what is nearer to a seed is claimed earlier.
-        Field::new("position", FieldType::Int),
-        Field::new("leased_until", FieldType::Timestamp),
-        Field::new("worker", FieldType::Text).nullable(),
-        Field::new("site", FieldType::Text),
-        // A query may name a person.
-        Field::new("url", FieldType::Text).personal(),
-        Field::new("depth", FieldType::Int),
-        Field::new("kind", FieldType::Int),
-        Field::new("chain", FieldType::Json).nullable(),
-        Field::new("variant", FieldType::Int).nullable(),
-    ],
-    indexes: &[
-        Index::new("crm_frontier_due", &["job", "state", "position"]),
-        Index::new("crm_frontier_variant", &["job", "variant"]),
-    ],
-};
-
-static SITES: Schema = Schema {
-    name: "crm_frontier_site",
-    fields: &[
-        Field::new("site", FieldType::Text),
-        Field::new("next_allowed", FieldType::Timestamp),
-    ],
-    indexes: &[Index::unique("crm_frontier_site_name", &["site"])],
-};
+/// How often a unit of work is tried when the store is gone or two processes got in each other's way, and the first wait,
+/// which doubles: some six seconds, in which a database starts again.
+const TRIES: u32 = 7;
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// How far a job is, over all processes.
 #[non_exhaustive]
@@ -74,12 +40,15 @@ pub struct FrontierCount {
 
 /// The URLs of a crawl in a record store. Hand it to [`super::WebCollector::with_frontier`]: the crawl then goes on where
 /// it was after any end of the process, may be larger than a checkpoint, and may be worked on by several processes on
-/// several machines, each with a collector of the same spider and a frontier of the same job. All of them together keep
-/// the delay of a site, because its next request is a record in the store that one of them moves on at a time; their
-/// clocks must agree to a fraction of the delay (NTP). A delay of 0 is not shared: such a site is one's own.
+/// several machines, each with a collector of the same spider, named differently ([`super::WebCollector::named`]), and a
+/// frontier of the same job. All of them together keep
+/// the delay of a site, because its next request is a record in the store that one of them moves on at a time. The store
+/// says what time it is, if it has a clock; with one that has none (SQLite) all processes are on one machine anyway. A delay
+/// of 0 is not shared: such a site is one's own. Each tenant keeps its own pace.
 ///
 /// A job that is done stays done; [`StoredFrontier::clear`] begins anew. What a process fetched but had not written down
-/// when it died is fetched again, which is at most as much as its `concurrency`.
+/// when it died is fetched again, which is at most as much as its `concurrency`. `max_pages` and `max_pending` count for
+/// all processes together, give or take what each has under way.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -96,7 +65,7 @@ pub struct FrontierCount {
 #[derive(Clone)]
 pub struct StoredFrontier {
     store: Arc<dyn RecordStore>,
-    clock: Arc<dyn Clock>,
+    time: Arc<SharedTime>,
     job: String,
     worker: String,
     named: bool,
@@ -127,8 +96,8 @@ impl StoredFrontier {
         }
         store.migrate(&[&URLS, &SITES]).await?;
         Ok(Self {
+            time: SharedTime::new(store.clone(), SystemClock::shared()),
             store,
-            clock: SystemClock::shared(),
             job: job.to_owned(),
             worker: String::new(),
             named: false,
@@ -140,7 +109,7 @@ impl StoredFrontier {
     /// Takes the time from `clock`.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        self.time = SharedTime::new(self.store.clone(), clock);
         self
     }
 
@@ -176,7 +145,7 @@ impl StoredFrontier {
         let by_state = Aggregate::new(self.of_job())
             .by("state")
             .measure("n", Measure::Count);
-        let table = self.store.aggregate(ctx, &URLS, &by_state).await?;
+        let table = self.again(|| self.store.aggregate(ctx, &URLS, &by_state)).await?;
         let mut count = FrontierCount::default();
         for (state, n) in pairs(&table) {
             let n = u64::try_from(n).unwrap_or_default();
@@ -226,7 +195,7 @@ impl StoredFrontier {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.time.now()
     }
 
     /// The same, with a name for this run when the host gave none.
@@ -246,7 +215,7 @@ impl StoredFrontier {
     pub(super) async fn variants(&self, ctx: &Context) -> Result<HashMap<u64, u32>> {
         let filter = self.of_job().and(Filter::Not(Box::new(Filter::null("variant"))));
         let by_path = Aggregate::new(filter).by("variant").measure("n", Measure::Count);
-        let table = self.store.aggregate(ctx, &URLS, &by_path).await?;
+        let table = self.again(|| self.store.aggregate(ctx, &URLS, &by_path)).await?;
         Ok(pairs(&table)
             .map(|(path, n)| (path.cast_unsigned(), u32::try_from(n).unwrap_or(u32::MAX)))
             .collect())
@@ -271,7 +240,7 @@ impl StoredFrontier {
                     Assign::Set("worker", Value::Null),
                 ],
             };
-            let found = self.store.claim(ctx, &URLS, &own).await?.len();
+            let found = self.again(|| self.store.claim(ctx, &URLS, &own)).await?.len();
             count += found;
             if found < 1000 {
                 return Ok(count);
@@ -281,7 +250,7 @@ impl StoredFrontier {
 
     /// Leases up to `limit` URLs of sites other than `busy`: those that wait, then those whose lease ran out.
     pub(super) async fn claim(&self, ctx: &Context, limit: usize, busy: &[&str]) -> Result<Vec<Waiting>> {
-        let now = self.clock.now();
+        let now = self.time.fresh().await;
         let until = now.plus(self.lease);
         let mut found = Vec::new();
         for due in [
@@ -311,7 +280,7 @@ impl StoredFrontier {
                     Assign::Set("worker", self.worker.as_str().into()),
                 ],
             };
-            for stored in self.store.claim(ctx, &URLS, &claim).await? {
+            for stored in self.again(|| self.store.claim(ctx, &URLS, &claim)).await? {
                 found.push(waiting(&stored).ok_or_else(|| {
                     Error::new(ErrorKind::Corrupt, "a record of the frontier cannot be read")
                         .operation("crawl.claim")
@@ -322,46 +291,67 @@ impl StoredFrontier {
         Ok(found)
     }
 
-    /// Writes down what was found and what is done, in this order, so that a death in between loses nothing.
-    pub(super) async fn write(&self, ctx: &Context, news: News) -> Result<()> {
-        let mut writes = Vec::with_capacity(news.found.len() + news.done.len());
-        for found in &news.found {
-            let record = self.record(found, WAITING, Timestamp::EPOCH)?;
-            writes.push(Write::Insert {
-                id: self.id(&found.url),
-                record,
-                on_conflict: OnConflict::Skip,
-            });
-        }
-        for done in &news.done {
-            if let Some(lease) = done.lease {
-                writes.push(Write::update(
-                    lease.id,
-                    lease.version,
-                    self.record(done, DONE, Timestamp::EPOCH)?,
-                ));
+    /// Tries again while the store is gone. What a claim leased whose answer was lost is free again when the lease runs
+    /// out.
+    async fn again<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut tries = 0;
+        loop {
+            match call().await {
+                Err(error) if may_try(&error, tries) => self.pause(&mut tries, &error).await,
+                other => return other,
             }
         }
+    }
+
+    /// Writes down what was found, and only then what is done, so that a death in between loses nothing.
+    pub(super) async fn write(&self, ctx: &Context, news: News) -> Result<()> {
+        let now = self.time.now();
+        let mut found = Vec::with_capacity(news.found.len());
+        for one in &news.found {
+            found.push((
+                url_id(&self.job, &one.url),
+                url_record(&self.job, one, WAITING, now)?,
+            ));
+        }
+        // All processes take records in one order, so that none waits for another that waits for it.
+        found.sort_unstable_by_key(|(id, _)| *id);
+        let mut writes: Vec<Write> = found
+            .into_iter()
+            .map(|(id, record)| Write::Insert {
+                id,
+                record,
+                on_conflict: OnConflict::Skip,
+            })
+            .collect();
+        writes.extend(self.ends(&news.done, DONE)?);
+        writes.extend(self.ends(&news.back, WAITING)?);
         self.apply(ctx, writes).await
     }
 
     /// Gives leases back before they run out.
-    pub(super) async fn release(&self, ctx: &Context, waiting: Vec<Waiting>) -> Result<()> {
-        let mut writes = Vec::with_capacity(waiting.len());
-        for one in &waiting {
-            if let Some(lease) = one.lease {
-                writes.push(Write::update(
-                    lease.id,
-                    lease.version,
-                    self.record(one, WAITING, Timestamp::EPOCH)?,
-                ));
-            }
-        }
-        self.apply(ctx, writes).await
+    pub(super) async fn release(&self, ctx: &Context, leased: &[Waiting]) -> Result<()> {
+        self.apply(ctx, self.ends(leased, WAITING)?).await
     }
 
-    /// Unit by unit. A lease that somebody else has by now is not ours to end: that write is left out.
+    /// The writes that end leases.
+    fn ends(&self, leased: &[Waiting], state: i64) -> Result<Vec<Write>> {
+        let mut writes = Vec::with_capacity(leased.len());
+        for (one, lease) in leased.iter().filter_map(|one| Some((one, one.lease?))) {
+            let record = url_record(&self.job, one, state, self.time.now())?;
+            writes.push((lease.id, Write::update(lease.id, lease.version, record)));
+        }
+        writes.sort_unstable_by_key(|(id, _)| *id);
+        Ok(writes.into_iter().map(|(_, write)| write).collect())
+    }
+
+    /// Unit by unit. A lease that somebody else has by now is not ours to end: that write is left out. So it does no harm
+    /// to try again a unit of which nobody knows whether it was carried out: what it inserted is there already, and the
+    /// leases it ended are not ours any more.
     async fn apply(&self, ctx: &Context, mut writes: Vec<Write>) -> Result<()> {
+        let mut tries = 0;
         while !writes.is_empty() {
             let rest = writes.split_off(writes.len().min(BATCH));
             while !writes.is_empty() {
@@ -371,18 +361,28 @@ impl StoredFrontier {
                         let place = error
                             .context("write")
                             .and_then(|place| place.parse::<usize>().ok());
-                        let Some(place) = place.filter(|place| *place < writes.len()) else {
-                            return Err(error);
-                        };
-                        tracing::debug!(job = %self.job, "a lease was taken over; another process ends it");
-                        writes.remove(place);
+                        match place.filter(|place| *place < writes.len()) {
+                            Some(place) => {
+                                tracing::debug!(job = %self.job, "a lease was taken over; another process ends it");
+                                writes.remove(place);
+                            }
+                            None if may_try(&error, tries) => self.pause(&mut tries, &error).await,
+                            None => return Err(error),
+                        }
                     }
+                    Err(error) if may_try(&error, tries) => self.pause(&mut tries, &error).await,
                     Err(error) => return Err(error),
                 }
             }
             writes = rest;
         }
         Ok(())
+    }
+
+    async fn pause(&self, tries: &mut u32, error: &Error) {
+        tracing::warn!(job = %self.job, "the frontier's store is asked again: {error}");
+        tokio::time::sleep(FIRST_WAIT * (1 << *tries)).await;
+        *tries += 1;
     }
 
     /// Whether something is left that somebody works on or may work on, but for these sites.
@@ -394,7 +394,8 @@ impl StoredFrontier {
                 parked.iter().copied(),
             ))));
         }
-        let page = self.store.find(ctx, &URLS, &Query::new(filter).limit(1)).await?;
+        let one = Query::new(filter).limit(1);
+        let page = self.again(|| self.store.find(ctx, &URLS, &one)).await?;
         Ok(!page.items.is_empty())
     }
 
@@ -405,23 +406,24 @@ impl StoredFrontier {
         site: &str,
         hold: Duration,
     ) -> Result<Result<Version, Duration>> {
-        let now = self.clock.now();
+        let now = self.time.fresh().await;
         let ask = Claim {
             due: Filter::eq("site", site).and(Filter::le("next_allowed", now)),
             order: Vec::new(),
             limit: 1,
             assign: vec![Assign::Set("next_allowed", now.plus(hold).into())],
         };
-        if let Some(held) = self.store.claim(ctx, &SITES, &ask).await?.pop() {
+        if let Some(held) = self.again(|| self.store.claim(ctx, &SITES, &ask)).await?.pop() {
             return Ok(Ok(held.version));
         }
-        let id = site_id(site);
-        let stored = self.store.get(ctx, &SITES, &[id]).await?.pop().flatten();
-        let Some(stored) = stored else {
-            let record = site_record(site, Timestamp::EPOCH)?;
-            self.store
-                .apply(ctx, &[Write::insert_or_skip(id, record)])
-                .await?;
+        let ids = [site_id(site)];
+        let stored = self.again(|| self.store.get(ctx, &SITES, &ids)).await?.pop();
+        let Some(stored) = stored.flatten() else {
+            let new = [Write::insert_or_skip(
+                site_id(site),
+                site_record(site, Timestamp::EPOCH)?,
+            )];
+            self.again(|| self.store.apply(ctx, &new)).await?;
             return Ok(Err(Duration::ZERO));
         };
         let next = stored.record.get("next_allowed").and_then(Value::as_timestamp);
@@ -430,110 +432,30 @@ impl StoredFrontier {
 
     /// Ends a turn: the next one may begin after `wait`. When the turn was taken over in between, nothing happens.
     pub(super) async fn pass(&self, ctx: &Context, site: &str, turn: Version, wait: Duration) -> Result<()> {
-        let record = site_record(site, self.clock.now().plus(wait))?;
-        match self
-            .store
-            .apply(ctx, &[Write::update(site_id(site), turn, record)])
-            .await
-        {
+        let record = site_record(site, self.time.now().plus(wait))?;
+        let end = [Write::update(site_id(site), turn, record)];
+        match self.again(|| self.store.apply(ctx, &end)).await {
             Err(error) if error.kind() != ErrorKind::Conflict => Err(error),
             _ => Ok(()),
         }
     }
 
-    fn id(&self, url: &Url) -> Uuid {
-        name(&[self.job.as_bytes(), b"\0", url.as_str().as_bytes()])
-    }
-
-    fn record(&self, waiting: &Waiting, state: i64, until: Timestamp) -> Result<Record> {
-        let position = waiting.lease.map_or_else(
-            || {
-                // Redirects go first: they belong to a page that was due already.
-                let depth = if waiting.chain.is_empty() {
-                    i64::from(waiting.depth.min(2000)) + 1
-                } else {
-                    0
-                };
-                depth << 52 | self.clock.now().as_micros() & ((1 << 52) - 1)
-            },
-            |lease| lease.position,
-        );
-        let chain = (!waiting.chain.is_empty()).then(|| {
-            json!(
-                waiting
-                    .chain
-                    .iter()
-                    .map(|hop| format!("{hop:x}"))
-                    .collect::<Vec<_>>()
-            )
-        });
-        let variant = waiting
-            .url
-            .query()
-            .map(|_| variants_key(&waiting.url).cast_signed());
-        Record::from_values(
-            &URLS,
-            vec![
-                self.job.as_str().into(),
-                state.into(),
-                position.into(),
-                until.into(),
-                Value::Null,
-                authority(&waiting.url).into(),
-                waiting.url.as_str().into(),
-                waiting.depth.into(),
-                i64::from(waiting.kind.code()).into(),
-                chain.into(),
-                variant.into(),
-            ],
-        )
+    /// Nobody asks the site before `wait` is over: it said so, or is in trouble.
+    pub(super) async fn defer(&self, ctx: &Context, site: &str, wait: Duration) -> Result<()> {
+        let until = self.time.now().plus(wait);
+        let ask = Claim {
+            due: Filter::eq("site", site).and(Filter::lt("next_allowed", until)),
+            order: Vec::new(),
+            limit: 1,
+            assign: vec![Assign::Set("next_allowed", until.into())],
+        };
+        self.again(|| self.store.claim(ctx, &SITES, &ask)).await.map(drop)
     }
 }
 
-fn site_record(site: &str, next_allowed: Timestamp) -> Result<Record> {
-    Record::from_values(&SITES, vec![site.into(), next_allowed.into()])
-}
-
-fn site_id(site: &str) -> Uuid {
-    name(&[b"site\0", site.as_bytes()])
-}
-
-fn name(parts: &[&[u8]]) -> Uuid {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-    }
-    let mut bytes = [0; 16];
-    for (to, from) in bytes.iter_mut().zip(hash.finalize()) {
-        *to = from;
-    }
-    Uuid::from_bytes(bytes)
-}
-
-fn waiting(stored: &Stored) -> Option<Waiting> {
-    let int = |name| stored.record.get(name).and_then(Value::as_int);
-    let url = Url::parse(stored.record.get("url").and_then(Value::as_str)?).ok()?;
-    let kind = Kind::of(u64::try_from(int("kind")?).ok()?)?;
-    let mut waiting = Waiting::new(url, u32::try_from(int("depth")?).ok()?, kind);
-    if let Some(chain) = stored.record.get("chain").and_then(Value::as_json) {
-        for hop in chain.as_array()? {
-            waiting.chain.push(u64::from_str_radix(hop.as_str()?, 16).ok()?);
-        }
-    }
-    waiting.lease = Some(Lease {
-        id: stored.id,
-        version: stored.version,
-        until: stored.record.get("leased_until").and_then(Value::as_timestamp)?,
-        position: int("position")?,
-    });
-    Some(waiting)
-}
-
-/// The two columns of integers of an answer.
-fn pairs(table: &crm_core::Table) -> impl Iterator<Item = (i64, i64)> {
-    let ints = |at: usize| match table.columns().get(at).map(crm_core::Column::data) {
-        Some(ColumnData::Int(ints)) => ints.clone(),
-        _ => Vec::new(),
-    };
-    ints(0).into_iter().zip(ints(1))
+/// A store that does not answer in time is not waited for again: the caller may have a deadline.
+fn may_try(error: &Error, tries: u32) -> bool {
+    error.kind() != ErrorKind::Timeout
+        && (error.is_retryable() || error.effect() == Effect::Unknown)
+        && tries + 1 < TRIES
 }
