@@ -30,6 +30,8 @@ use crate::spider::{CrawlConfig, StoredFrontier};
 pub(super) const STORED_KIND: &str = "crawl-frontier/1";
 /// How often a run that has nothing to do looks whether other processes left something.
 const IDLE: Duration = Duration::from_millis(100);
+/// How long what was found is kept back, so that a checkpoint is worth its length.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a run that failed may take to give back what it leased.
 const GRACE: Duration = Duration::from_secs(5);
 /// How many times the processes that share a frontier count it while the room that is left is used up.
@@ -81,6 +83,7 @@ pub(super) struct Run<'a> {
     pub(super) requests: usize,
     /// When the stored frontier is asked again.
     claim_at: Instant,
+    delivered_at: Instant,
     /// What the store could not do while requests were under way.
     pub(super) broken: Option<Error>,
     /// Which site is the first to be asked.
@@ -155,6 +158,7 @@ impl<'a> Run<'a> {
             first_problem: None,
             requests: 0,
             claim_at: Instant::now(),
+            delivered_at: Instant::now(),
             broken: None,
             first: 0,
             count_at: 0,
@@ -246,6 +250,7 @@ impl<'a> Run<'a> {
             while self.is_delivery_due() {
                 let more = self.deliver(sink, &mut tasks).await?;
                 self.claim_at = Instant::now();
+                self.delivered_at = self.claim_at;
                 for ended in more {
                     self.end(ended, &mut tasks);
                 }
@@ -254,6 +259,11 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
         }
+    }
+
+    /// Whether what was found has been kept back for long.
+    pub(super) fn is_long_ago(&self) -> bool {
+        self.delivered_at.elapsed() >= PATIENCE
     }
 
     /// Sleeps, but not through a request to stop.

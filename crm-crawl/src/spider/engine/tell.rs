@@ -32,7 +32,7 @@ impl Run<'_> {
         });
     }
 
-    /// A checkpoint is as long as the crawl, so the longer the crawl the more pages share one. With a stored frontier as
+    /// A checkpoint is as long as the crawl, so the longer the crawl the more pages share one, but not for long. With a stored frontier as
     /// much is written at once as half the requests that may be under way.
     ///
     /// Nothing is delivered before a page was read: a crawl that never begins leaves no checkpoint that says it did.
@@ -43,9 +43,11 @@ impl Run<'_> {
             return done > 0 && (idle || done >= self.config.concurrency.div_ceil(2))
                 || found >= 10 * MAX_DRAFTS;
         }
-        let known = self.frontier.done_count() + self.frontier.pending_count() / 8;
+        // What waits is written anew each time, what is done was written when it was.
+        let share = self.frontier.pending_count() / 64 + self.frontier.done_count() / 512;
         self.read > 0
-            && (self.undelivered > known / 256
+            && (self.undelivered > share
+                || self.undelivered > 0 && self.is_long_ago()
                 || self.drafts.len() >= MAX_DRAFTS
                 || self.rejects.len() >= MAX_DRAFTS)
     }

@@ -44,8 +44,8 @@ pub(super) struct Frontier {
     in_flight: HashMap<u64, Waiting>,
     pending: usize,
     seen: HashSet<u64>,
-    /// Empty with a stored frontier.
-    done: Vec<u64>,
+    /// Digests of what is done, as a checkpoint writes them; empty with a stored frontier.
+    done: String,
     done_count: u64,
     variants: HashMap<u64, u32>,
     told: BTreeSet<String>,
@@ -223,7 +223,7 @@ impl Frontier {
         self.done_count += 1;
         match &mut self.news {
             Some(news) => news.done.push(waiting),
-            None => self.done.push(waiting.key),
+            None => stand::write_key(&mut self.done, waiting.key),
         }
     }
 

@@ -10,6 +10,15 @@ use serde::{Deserialize, Serialize};
 use super::{Frontier, Waiting};
 
 const KIND: &str = "crawl/2";
+/// Of a digest.
+const DIGITS: usize = 16;
+
+/// Adds a digest.
+pub(super) fn write_key(to: &mut String, key: u64) {
+    for nibble in key.to_be_bytes().iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
+        to.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+    }
+}
 
 /// A checkpoint. Long lists are texts: a tree of values would cost more than the crawl.
 #[derive(Serialize, Deserialize)]
@@ -32,7 +41,7 @@ impl Frontier {
     /// Whether a checkpoint would be longer than a store takes.
     pub(in crate::spider) fn is_too_large(&self) -> bool {
         let rest = 40 * self.variants.len() + 200 * self.told.len() + 200 * self.in_flight.len() + 1024;
-        self.waiting_bytes + 16 * self.done.len() + rest > MAX_VALUE_BYTES
+        self.waiting_bytes + self.done.len() + rest > MAX_VALUE_BYTES
     }
 
     /// Writes it down; what is in flight waits again.
@@ -49,18 +58,12 @@ impl Frontier {
         for one in in_flight.into_iter().chain(self.queues.values().flatten()) {
             one.write(&mut waiting);
         }
-        let mut done = String::with_capacity(16 * self.done.len());
-        for key in &self.done {
-            for digit in (0..16).rev() {
-                let digit = u32::try_from(key >> (digit * 4) & 0xf).unwrap_or_default();
-                done.push(char::from_digit(digit, 16).unwrap_or('0'));
-            }
-        }
         let stand = Stand {
             kind: KIND.to_owned(),
             spider: spider.to_owned(),
-            waiting,
-            done,
+            // The long ones are moved in below, not copied.
+            waiting: String::new(),
+            done: String::new(),
             variants: self
                 .variants
                 .iter()
@@ -73,9 +76,13 @@ impl Frontier {
             drafts,
             rejects,
         };
-        serde_json::to_value(&stand)
-            .map(Checkpoint)
-            .map_err(|error| Error::unexpected("a checkpoint cannot be written").source(error))
+        let mut value = serde_json::to_value(&stand)
+            .map_err(|error| Error::unexpected("a checkpoint cannot be written").source(error))?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("waiting".to_owned(), waiting.into());
+            object.insert("done".to_owned(), self.done.clone().into());
+        }
+        Ok(Checkpoint(value))
     }
 
     /// Reads it back.
@@ -86,19 +93,19 @@ impl Frontier {
                 .with("spider", spider)
         };
         let mut stand: Stand = serde_json::from_value(checkpoint.0.clone()).map_err(|_| wrong())?;
-        if stand.kind != KIND || stand.spider != spider || !stand.done.is_ascii() {
+        if stand.kind != KIND || stand.spider != spider || stand.done.len() % DIGITS != 0 {
             return Err(wrong());
         }
         let mut frontier = Self::default();
-        for hex in stand.done.as_bytes().chunks(16) {
+        for hex in stand.done.as_bytes().chunks(DIGITS) {
             let key = std::str::from_utf8(hex)
                 .ok()
                 .and_then(|hex| u64::from_str_radix(hex, 16).ok())
                 .ok_or_else(wrong)?;
             frontier.seen.insert(key);
-            frontier.done.push(key);
         }
-        frontier.done_count = frontier.done.len() as u64;
+        frontier.done_count = (stand.done.len() / DIGITS) as u64;
+        frontier.done = std::mem::take(&mut stand.done);
         for line in std::mem::take(&mut stand.waiting).lines() {
             let waiting = Waiting::read(line).ok_or_else(wrong)?;
             if frontier.seen.insert(waiting.key) {
