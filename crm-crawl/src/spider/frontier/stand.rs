@@ -93,7 +93,7 @@ impl Frontier {
                 .with("spider", spider)
         };
         let mut stand: Stand = serde_json::from_value(checkpoint.0.clone()).map_err(|_| wrong())?;
-        if stand.kind != KIND || stand.spider != spider || stand.done.len() % DIGITS != 0 {
+        if stand.kind != KIND || stand.spider != spider || !stand.done.len().is_multiple_of(DIGITS) {
             return Err(wrong());
         }
         let mut frontier = Self::default();
