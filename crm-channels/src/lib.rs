@@ -8,6 +8,7 @@
 //! - [`Dispatcher`]: takes them from there under fenced leases and hands them to a provider, once, or says so
 //! - [`routing`] picks the provider, [`limits`] say how many may go
 //! - [`inbound`]: what comes back: news, bounces, messages to us, people who unsubscribe (feature `api`: as a router)
+//! - [`retention`]: how long is kept what came in
 //! - [`mail`](mod@mail): mailers (SMTP and files with the feature `smtp`; one that only counts, always)
 //! - `twilio`, `aliyun`, `http`: SMS and calls through these vendors, each with the feature of its name (`http-provider` for
 //!   the vendors that a file describes)
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod mail;
 pub mod outbox;
 mod outreach;
+pub mod retention;
 pub mod routing;
 mod settings;
 pub mod template;

@@ -72,7 +72,7 @@ pub struct Outreach {
     rules: GateRules,
     templates: Templates,
     mode: Mode,
-    settings: DispatchSettings,
+    pub(crate) settings: DispatchSettings,
     pub(crate) inbound: InboundSettings,
 }
 

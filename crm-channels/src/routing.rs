@@ -42,6 +42,8 @@ use crm_core::message::{Channel, Message, Sendable};
 use crm_core::registry::{Entry, Pool};
 use crm_core::{Health, Provider, ProviderInfo, Registry, TenantId, Timestamp};
 
+use crate::limits::Sender;
+
 /// The providers of every channel.
 #[derive(Debug, Clone, Default)]
 pub struct Providers {
@@ -99,6 +101,31 @@ impl Route {
             Self::Mail(all) => all.iter().map(|e| e.provider().info()).collect(),
             Self::Sms(all) => all.iter().map(|e| e.provider().info()).collect(),
             Self::Voice(all) => all.iter().map(|e| e.provider().info()).collect(),
+        }
+    }
+
+    /// Whom the recipient would see as the sender, by each of them.
+    pub(crate) fn senders<'a>(&'a self, message: &Message) -> Vec<Sender<'a>> {
+        match (self, message) {
+            (Self::Sms(all), Message::Sms(sms)) => all
+                .iter()
+                .map(|e| Sender {
+                    info: e.provider().info(),
+                    name: e.provider().sender(sms),
+                })
+                .collect(),
+            _ => {
+                let name = match message {
+                    Message::Email(email) => Some(email.from.address.as_str().to_owned()),
+                    Message::Sms(sms) => sms.from.clone(),
+                    Message::Voice(call) => call.from.clone(),
+                };
+                let named = |info| Sender {
+                    info,
+                    name: name.clone(),
+                };
+                self.infos().into_iter().map(named).collect()
+            }
         }
     }
 

@@ -1,17 +1,19 @@
 //! Pausing, going on, calling off; and pausing by itself.
 
-use crm_core::message::DeliveryState;
-use crm_core::query::{Aggregate, Assign, Claim, Filter, Measure};
-use crm_core::record::Value;
-use crm_core::{Context, Error, Result};
+use crm_core::message::{Blame, DeliveryState};
+use crm_core::query::{Aggregate, Assign, Claim, Filter, Measure, Query};
+use crm_core::record::{Value, Write};
+use crm_core::{Context, Error, ErrorKind, Result};
 
 use super::plan::CampaignPlan;
 use super::stored::{CampaignState, Known, Run};
 use super::{Campaign, Campaigns};
-use crate::outbox::{OUTBOX, OutboxState};
+use crate::outbox::{Entry, OUTBOX, OutboxState, join_delivery};
 
-/// How many messages are held, released or called off at once.
+/// How many messages are held or released at once.
 const SWEEP: u32 = 1000;
+/// How many are called off at once, with the news of it.
+const PAGE: u32 = 500;
 
 impl Campaigns {
     /// Pauses a campaign: nothing more of it is queued, and what is queued is held. When this has returned, no dispatcher
@@ -106,46 +108,69 @@ impl Campaigns {
     /// What is queued is not due any more.
     pub(super) async fn hold(&self, ctx: &Context, name: &str) -> Result<u64> {
         let to = vec![Assign::Set("state", OutboxState::Held.as_str().into())];
-        self.sweep(ctx, name, &[OutboxState::Queued], Filter::All, to)
-            .await
+        self.sweep(ctx, name, OutboxState::Queued, to).await
     }
 
     /// What was held is due again.
     pub(super) async fn release(&self, ctx: &Context, name: &str) -> Result<u64> {
         let to = vec![Assign::Set("state", OutboxState::Queued.as_str().into())];
-        self.sweep(ctx, name, &[OutboxState::Held], Filter::All, to).await
+        self.sweep(ctx, name, OutboxState::Held, to).await
     }
 
+    /// What is queued ends as cancelled, and the timelines say so: each page in one unit of work.
     async fn call_off(&self, ctx: &Context, name: &str, why: &str) -> Result<u64> {
-        let end = |state: OutboxState| {
-            vec![
-                Assign::Set("state", state.as_str().into()),
-                Assign::Set("finished_at", self.outreach.time.now().into()),
-                Assign::Set("last_error", format!("campaign: cancelled: {why}").into()),
-                Assign::Set("delivery", state.delivery().as_str().into()),
-                Assign::Set("dedupe_key", Value::Null),
-            ]
-        };
-        let open = [OutboxState::Queued, OutboxState::Held];
-        let sent = |sent: bool| Filter::eq("maybe_sent", sent);
-        let cancelled = end(OutboxState::Cancelled);
-        let count = self.sweep(ctx, name, &open, sent(false), cancelled).await?;
-        // One that is to be repeated because its answer was lost may be there already.
-        let unknown = end(OutboxState::Unknown);
-        Ok(count + self.sweep(ctx, name, &open, sent(true), unknown).await?)
+        let (store, ids) = (&self.outreach.store, &self.outreach.ids);
+        let open = [OutboxState::Queued, OutboxState::Held].map(OutboxState::as_str);
+        let open = Filter::eq("campaign", name).and(Filter::one_of("state", open));
+        let mut most = PAGE;
+        let why = format!("campaign: cancelled: {why}");
+        let mut count = 0;
+        loop {
+            let query = Query::new(open.clone()).limit(most);
+            let page = store.find(ctx, &OUTBOX, &query).await?.items;
+            if page.is_empty() {
+                return Ok(count);
+            }
+            let now = self.outreach.time.now();
+            let mut news = Vec::with_capacity(page.len());
+            let mut writes = Vec::with_capacity(page.len() * 2);
+            for stored in page {
+                let mut record = stored.record;
+                // One that is to be repeated because its answer was lost may be there already.
+                let end = match record.bool("maybe_sent")? {
+                    true => OutboxState::Unknown,
+                    false => OutboxState::Cancelled,
+                };
+                record.set("state", end.as_str())?;
+                record.set("finished_at", now)?;
+                record.set("last_error", why.as_str())?;
+                record.set("dedupe_key", Value::Null)?;
+                join_delivery(&mut record, end.delivery())?;
+                // One that cannot be read is on nobody's timeline.
+                if let Ok(entry) = Entry::read(stored.id, &record) {
+                    news.push(entry.called_back(ids.fresh(), now, end, &why)?);
+                }
+                writes.push(Write::update(stored.id, stored.version, record));
+            }
+            let ended = writes.len() as u64;
+            writes.append(&mut news);
+            match store.apply(ctx, &writes).await {
+                Ok(_) => {
+                    count += ended;
+                    most = (most * 2).min(PAGE);
+                }
+                // A dispatcher took some of them meanwhile: it asks about the campaign before it begins any.
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    most = (most / 2).max(10);
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
-    async fn sweep(
-        &self,
-        ctx: &Context,
-        name: &str,
-        from: &[OutboxState],
-        which: Filter,
-        assign: Vec<Assign>,
-    ) -> Result<u64> {
-        let due = Filter::eq("campaign", name)
-            .and(Filter::one_of("state", from.iter().map(|state| state.as_str())))
-            .and(which);
+    async fn sweep(&self, ctx: &Context, name: &str, from: OutboxState, assign: Vec<Assign>) -> Result<u64> {
+        let due = Filter::eq("campaign", name).and(Filter::eq("state", from.as_str()));
         let claim = Claim {
             due,
             order: Vec::new(),
@@ -186,6 +211,11 @@ impl Campaigns {
                 _ => known.good += count,
             }
         }
+        let ours = [Blame::Content, Blame::Sender].map(Blame::as_str);
+        let refused = Filter::eq("campaign", name)
+            .and(Filter::one_of("blame", ours))
+            .and(Filter::eq("delivery", DeliveryState::Failed.as_str()));
+        known.refused = self.outreach.store.count(ctx, &OUTBOX, &refused).await?;
         Ok(known)
     }
 
@@ -197,10 +227,16 @@ impl Campaigns {
         run: &Run,
     ) -> Result<Option<String>> {
         let breaker = plan.breaker;
-        if breaker.sample == u64::MAX {
+        if (breaker.sample, breaker.refusals) == (u64::MAX, u64::MAX) {
             return Ok(None);
         }
         let (known, before) = (self.known(ctx, &run.name).await?, run.baseline);
+        let refused = known.refused.saturating_sub(before.refused);
+        if refused > breaker.refusals {
+            return Ok(Some(format!(
+                "breaker: {refused} messages were refused for what they say or for who we are; see their last errors, mend the cause and resume"
+            )));
+        }
         let bounced = known.bounced.saturating_sub(before.bounced);
         let complained = known.complained.saturating_sub(before.complained);
         let all = bounced + complained + known.good.saturating_sub(before.good);

@@ -225,7 +225,7 @@ impl Campaigns {
     }
 
     fn due(&self, ready: &Ready<'_>, profile: &Stored, place: &Place, now: Timestamp) -> Result<Timestamp> {
-        let super::plan::Schedule::Local { .. } = ready.plan.schedule else {
+        let super::schedule::Schedule::Local { .. } = ready.plan.schedule else {
             return Ok(ready.plan.schedule.due(&[], now));
         };
         let phone = match place {

@@ -46,6 +46,7 @@ mod look;
 mod plan;
 mod preview;
 mod run;
+mod schedule;
 mod status;
 mod stored;
 
@@ -57,11 +58,10 @@ use crm_core::record::{Stored, Version, Write};
 use crm_core::{Context, Error, ErrorKind, Result};
 
 pub(crate) use audience::in_any;
-pub use plan::{
-    Audience, Breaker, CampaignPlan, Day, Incomplete, Members, Schedule, TemplateChoice, Variant,
-};
+pub use plan::{Audience, Breaker, CampaignPlan, Incomplete, Members, TemplateChoice, Variant};
 pub use preview::{CampaignPreview, CampaignReport, LaunchProgress, MissingVariable};
 pub use run::CampaignTick;
+pub use schedule::{Day, Schedule};
 pub use status::{CampaignStatus, Tally};
 pub(crate) use stored::Run;
 pub use stored::{CAMPAIGN, CAMPAIGN_PAGE, CAMPAIGN_RUN, Campaign, CampaignState};

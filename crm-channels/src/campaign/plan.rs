@@ -1,25 +1,21 @@
 //! What a campaign is to do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crm_core::consent::Purpose;
 use crm_core::customer::CustomerId;
 use crm_core::message::{Channel, Mailbox};
 use crm_core::segment::SegmentId;
-use crm_core::zone::{LocalTime, TimeZone};
-use crm_core::{Error, Result, Timestamp};
+use crm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::schedule::Schedule;
 use crate::outbox::Priority;
 use crate::template::{Template, TemplateSource};
 
 /// The most customers that can be listed in a plan; for more there are manual segments.
 const MOST_LISTED: usize = 20_000;
-/// How far ahead of the earliest recipient's time messages of a [`Schedule::Local`] are queued.
-const LEAD: Duration = Duration::from_secs(3600);
 
 /// Who may be in an audience.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,110 +112,6 @@ pub struct Variant {
     pub template: TemplateChoice,
 }
 
-/// A day of the calendar, written `2026-03-08`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Day {
-    year: i32,
-    month: u32,
-    day: u32,
-}
-
-impl Day {
-    /// A day; `None` when there is no such day.
-    pub fn new(year: i32, month: u32, day: u32) -> Option<Self> {
-        let there = (0..=9999).contains(&year) && Timestamp::from_ymd(year, month, day).is_some();
-        there.then_some(Self { year, month, day })
-    }
-}
-
-impl fmt::Display for Day {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}-{:02}-{:02}", self.year, self.month, self.day)
-    }
-}
-impl FromStr for Day {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        let mut parts = text.split('-');
-        let mut part = |digits: usize| {
-            parts
-                .next()
-                .filter(|part| part.len() == digits && part.bytes().all(|b| b.is_ascii_digit()))
-                .and_then(|part| part.parse::<u32>().ok())
-        };
-        let read = (part(4), part(2), part(2));
-        match (read, parts.next()) {
-            ((Some(year), Some(month), Some(day)), None) => {
-                Self::new(i32::try_from(year).unwrap_or(-1), month, day)
-            }
-            _ => None,
-        }
-        .ok_or_else(|| Error::invalid("a day is written 2026-03-08").with("field", "day"))
-    }
-}
-impl TryFrom<String> for Day {
-    type Error = Error;
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-impl From<Day> for String {
-    fn from(day: Day) -> Self {
-        day.to_string()
-    }
-}
-
-/// When the messages of a campaign are due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    /// When it is started.
-    #[default]
-    Now,
-    /// At this instant, everywhere.
-    At(Timestamp),
-    /// When the clock on the recipient's wall shows this time, in the time zone the gate infers
-    /// ([`crm_core::consent::Gate::zones`]); where several are possible, when it has shown it in all of them. A time that
-    /// the clocks leave out in spring is its first instant after the gap; of one that comes twice in autumn the first
-    /// counts.
-    Local {
-        /// On this day.
-        day: Day,
-        /// At this time.
-        time: LocalTime,
-        /// The zone for those of whom nothing is known.
-        otherwise: TimeZone,
-    },
-}
-
-impl Schedule {
-    /// From when on its messages are queued.
-    pub(super) fn begins(&self) -> Option<Timestamp> {
-        match self {
-            Self::Now => None,
-            Self::At(at) => Some(*at),
-            // No place is further ahead than UTC+14.
-            Self::Local { day, time, .. } => TimeZone::UTC
-                .instant(day.year, day.month, day.day, *time)
-                .map(|at| at.minus(Duration::from_secs(14 * 3600) + LEAD)),
-        }
-    }
-
-    /// When a message to somebody in these zones is due.
-    pub(super) fn due(&self, zones: &[TimeZone], now: Timestamp) -> Timestamp {
-        match self {
-            Self::Now => now,
-            Self::At(at) => *at,
-            Self::Local { day, time, otherwise } => {
-                let shown = |zone: &TimeZone| zone.instant(day.year, day.month, day.day, *time);
-                let latest = zones.iter().filter_map(shown).max();
-                latest.or_else(|| shown(otherwise)).unwrap_or(now)
-            }
-        }
-    }
-}
-
 /// When a campaign pauses by itself: looked at whenever it is ticked. What was counted before it was resumed by hand does
 /// not count again.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -229,18 +121,27 @@ pub struct Breaker {
     pub bounces: f64,
     /// The share that was complained about.
     pub complaints: f64,
-    /// Of how many messages something must be known before anything is concluded.
+    /// Of how many messages something must be known before anything is concluded from the shares.
     pub sample: u64,
+    /// How many messages may be refused for what they say or for who we are (reputation, authentication, account), which
+    /// is the same for everybody: it pauses at the first one after that, whatever the shares.
+    #[serde(default = "refusals")]
+    pub refusals: u64,
+}
+
+const fn refusals() -> u64 {
+    20
 }
 
 impl Default for Breaker {
     /// 5 % bounces, 0.3 % complaints (what the large mailbox providers bear: support.google.com/mail/answer/81126), of at
-    /// least 500.
+    /// least 500; and 20 that were refused for our own sake.
     fn default() -> Self {
         Self {
             bounces: 0.05,
             complaints: 0.003,
             sample: 500,
+            refusals: refusals(),
         }
     }
 }
@@ -251,6 +152,7 @@ impl Breaker {
         bounces: 1.0,
         complaints: 1.0,
         sample: u64::MAX,
+        refusals: u64::MAX,
     };
 }
 
@@ -456,70 +358,5 @@ impl CampaignPlan {
             return wrong("window", "the time in which messages may go is more than nothing");
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_are_read_and_written() {
-        for text in ["2026-03-08", "2024-02-29"] {
-            assert_eq!(text.parse::<Day>().unwrap().to_string(), text);
-        }
-        for text in [
-            "2025-02-29",
-            "2026-3-8",
-            "2026-03-08-1",
-            "",
-            "x",
-            "2026-13-01",
-            "+026-01-01",
-        ] {
-            assert!(text.parse::<Day>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn local_times_are_due_when_every_possible_wall_has_shown_them() {
-        let zone = |name: &str| TimeZone::parse(name).unwrap();
-        let due = |day: &str, time: &str, zones: &[TimeZone]| {
-            Schedule::Local {
-                day: day.parse().unwrap(),
-                time: time.parse().unwrap(),
-                otherwise: zone("Europe/Berlin"),
-            }
-            .due(zones, Timestamp::EPOCH)
-            .to_string()
-        };
-        let (ny, la) = (zone("America/New_York"), zone("America/Los_Angeles"));
-        // The day on which the clocks of New York go forward, and the day before.
-        assert_eq!(due("2026-03-07", "09:00", &[ny]), "2026-03-07T14:00:00.000000Z");
-        assert_eq!(due("2026-03-08", "09:00", &[ny]), "2026-03-08T13:00:00.000000Z");
-        // 02:30 is left out; 01:30 in November comes twice.
-        assert_eq!(due("2026-03-08", "02:30", &[ny]), "2026-03-08T07:00:00.000000Z");
-        assert_eq!(due("2026-11-01", "01:30", &[ny]), "2026-11-01T05:30:00.000000Z");
-        assert_eq!(
-            due("2026-03-08", "09:00", &[ny, la]),
-            "2026-03-08T16:00:00.000000Z"
-        );
-        assert_eq!(due("2026-03-08", "09:00", &[]), "2026-03-08T08:00:00.000000Z");
-    }
-
-    #[test]
-    fn nobody_is_due_before_the_queueing_begins() {
-        let schedule = Schedule::Local {
-            day: "2026-03-08".parse().unwrap(),
-            time: "00:00".parse().unwrap(),
-            otherwise: TimeZone::UTC,
-        };
-        let kiritimati = TimeZone::parse("Pacific/Kiritimati").unwrap();
-        assert_eq!(
-            schedule
-                .due(&[kiritimati], Timestamp::EPOCH)
-                .since(schedule.begins().unwrap()),
-            LEAD
-        );
     }
 }

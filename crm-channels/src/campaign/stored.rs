@@ -159,6 +159,9 @@ pub(super) struct Known {
     pub(super) good: u64,
     pub(super) bounced: u64,
     pub(super) complained: u64,
+    /// Refused for what they say or for who we are.
+    #[serde(default)]
+    pub(super) refused: u64,
 }
 
 /// [`CAMPAIGN_RUN`], read.

@@ -64,6 +64,18 @@ pub(super) struct Begun {
     pub(super) gone: Vec<(Job, Done)>,
 }
 
+/// What becomes of a message that the gate does not let out now.
+fn turned_away(verdict: &Verdict) -> Option<What> {
+    match verdict {
+        Verdict::Go { .. } => None,
+        Verdict::Later { at, decision, .. } => Some(What::snooze(*at, decision.last())),
+        Verdict::No { decision, .. } => {
+            let end = End::new(OutboxState::Refused, decision.last());
+            Some(What::End(end))
+        }
+    }
+}
+
 impl Dispatcher {
     /// Decides about a group of claimed messages on what is stored now, and marks those that go as begun: in the same unit
     /// of work in which the limits of the gate count them.
@@ -103,13 +115,7 @@ impl Dispatcher {
                 Ask::new(entry.message.clone(), entry.purpose.clone(), entry.customer)
             })
             .collect();
-        let permitted = match &self.mode {
-            Mode::Redirect(to) => {
-                let (email, phone) = (to.email.as_ref(), to.phone.as_ref());
-                self.gate.permit_elsewhere(ctx, asks, email, phone).await
-            }
-            _ => self.gate.permit_all(ctx, asks).await,
-        };
+        let permitted = self.permitted(ctx, asks).await;
         let verdicts = match permitted {
             Ok(verdicts) => verdicts,
             Err(error) => {
@@ -129,14 +135,7 @@ impl Dispatcher {
                     permitted,
                     writes,
                 }),
-                Verdict::Later { at, decision, .. } => {
-                    let what = What::snooze(at, decision.last());
-                    begun.ended.push((job, what));
-                }
-                Verdict::No { decision, .. } => {
-                    let end = End::new(OutboxState::Refused, decision.last());
-                    begun.ended.push((job, What::End(end)));
-                }
+                verdict => begun.ended.extend(turned_away(&verdict).map(|what| (job, what))),
             }
         }
         let answers = match self.counted(ctx, &going).await {
@@ -182,20 +181,45 @@ impl Dispatcher {
         begun
     }
 
-    /// It took long until they were marked: those whose campaign was paused or cancelled meanwhile are not handed over.
+    async fn permitted(&self, ctx: &Context, asks: Vec<Ask>) -> Result<Vec<Verdict>> {
+        match &self.mode {
+            Mode::Redirect(to) => {
+                let (email, phone) = (to.email.as_ref(), to.phone.as_ref());
+                self.gate.permit_elsewhere(ctx, asks, email, phone).await
+            }
+            _ => self.gate.permit_all(ctx, asks).await,
+        }
+    }
+
+    /// It took long until they were marked: those whose recipient opted out meanwhile, or whose campaign was paused or
+    /// cancelled, are not handed over.
     async fn ask_again(&self, ctx: &Context, begun: &mut Begun) {
         let go = std::mem::take(&mut begun.go);
-        match self.campaigns(ctx, go.iter().map(|go| &go.job), false).await {
-            Ok(campaigns) => {
-                for go in go {
-                    match campaigns.end(&go.job, self) {
+        let asks = go
+            .iter()
+            .map(|go| {
+                let entry = &go.job.entry;
+                Ask::new(entry.message.clone(), entry.purpose.clone(), entry.customer)
+            })
+            .collect();
+        let asked = async {
+            let campaigns = self.campaigns(ctx, go.iter().map(|go| &go.job), false).await?;
+            // One that is counted already is not counted again.
+            Ok((campaigns, self.permitted(ctx, asks).await?))
+        };
+        let asked: Result<_> = asked.await;
+        match asked {
+            Ok((campaigns, verdicts)) => {
+                for (go, verdict) in go.into_iter().zip(verdicts) {
+                    let what = campaigns.end(&go.job, self).or_else(|| turned_away(&verdict));
+                    match what {
                         Some(what) => begun.ended.push((go.job, what)),
                         None => begun.go.push(go),
                     }
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "campaigns cannot be read; trying again");
+                tracing::warn!(%error, "permissions cannot be read; trying again");
                 let at = self.now().plus(self.settings.idle.max(super::SECOND));
                 let put_back = go.into_iter().map(|go| (go.job, What::Trouble(at)));
                 begun.ended.extend(put_back);
@@ -264,7 +288,10 @@ impl Dispatcher {
                     address: self
                         .gate
                         .address_key(job.entry.contact_kind(), message.recipient()),
-                    providers: route.as_ref().map(Route::infos).unwrap_or_default(),
+                    providers: route
+                        .as_ref()
+                        .map(|route| route.senders(message))
+                        .unwrap_or_default(),
                 }
             })
             .collect();

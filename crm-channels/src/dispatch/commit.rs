@@ -6,7 +6,7 @@ use crm_core::record::{Outcome, Record, Stored, Value, Version, Write};
 use crm_core::{Context, Effect, Error, ErrorKind, Result, Uuid};
 
 use super::Dispatcher;
-use crate::outbox::{OUTBOX, OutboxState, delivery, join_delivery, resolved};
+use crate::outbox::{OUTBOX, OutboxState, delivery, join_blame, join_delivery, resolved};
 
 /// A claimed record and the version that fences it.
 #[derive(Debug)]
@@ -182,6 +182,9 @@ impl Dispatcher {
             "delivered_at",
             theirs.get("delivered_at").cloned().unwrap_or(Value::Null),
         )?;
+        if let Some(blame) = theirs.get("blame").and_then(Value::as_str) {
+            join_blame(record, blame.parse().map_err(|_| theirs.damaged("blame"))?)?;
+        }
         let Some(news) = delivery(theirs)? else {
             return Ok(());
         };

@@ -21,6 +21,7 @@
 //! assert_eq!(settings.batch, 200);
 //! ```
 
+mod aftermath;
 mod begin;
 mod campaign;
 mod claim;
@@ -32,6 +33,7 @@ mod report;
 mod requeue;
 mod settings;
 mod settle;
+mod upkeep;
 
 use std::fmt;
 use std::future::Future;

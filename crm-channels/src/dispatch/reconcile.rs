@@ -43,7 +43,8 @@ enum Found {
 
 impl Dispatcher {
     /// Asks the vendors about text messages and calls whose outcome is unknown, by their reference or our id, and settles
-    /// those they know. Call it now and then; not sooner than the vendor needs to file what it took, a few minutes.
+    /// those they know. [`Dispatcher::run`] does it by itself now and then ([`upkeep`](super::DispatchSettings::upkeep)); this asks about all of them, whenever they ended. Vendors need a few minutes to
+    /// file what they took.
     ///
     /// # Errors
     /// Those of the store.
@@ -55,7 +56,29 @@ impl Dispatcher {
             .clone()
             .and(Filter::eq("channel", Channel::Email.as_str()));
         report.cannot_ask = self.store.count(ctx, &OUTBOX, &mails).await?;
-        let mut query = Query::new(unknown.and(Filter::one_of("channel", phone))).limit(100);
+        let unknown = unknown.and(Filter::one_of("channel", phone));
+        self.reconcile_those(ctx, unknown, &mut report).await?;
+        Ok(report)
+    }
+
+    /// As [`Dispatcher::reconcile`], about texts and calls that ended within one of these times.
+    pub(super) async fn reconcile_of(&self, ctx: &Context, ended: Filter) -> Result<ReconcileReport> {
+        let mut report = ReconcileReport::default();
+        let phone = [Channel::Sms, Channel::Voice].map(Channel::as_str);
+        let unknown = Filter::eq("state", OutboxState::Unknown.as_str())
+            .and(Filter::one_of("channel", phone))
+            .and(ended);
+        self.reconcile_those(ctx, unknown, &mut report).await?;
+        Ok(report)
+    }
+
+    async fn reconcile_those(
+        &self,
+        ctx: &Context,
+        which: Filter,
+        report: &mut ReconcileReport,
+    ) -> Result<()> {
+        let mut query = Query::new(which).limit(100);
         loop {
             let page = self.store.find(ctx, &OUTBOX, &query).await?;
             let mut found = iter(page.items)
@@ -63,13 +86,13 @@ impl Dispatcher {
                 .buffer_unordered(self.settings.concurrency);
             while let Some((job, found)) = found.next().await {
                 if let Some(job) = job {
-                    self.conclude(ctx, job, found, &mut report).await;
+                    self.conclude(ctx, job, found, report).await;
                 }
             }
             drop(found);
             match page.next {
                 Some(next) => query = query.after(Some(next)),
-                None => return Ok(report),
+                None => return Ok(()),
             }
         }
     }

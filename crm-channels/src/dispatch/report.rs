@@ -59,6 +59,10 @@ pub struct TickReport {
     /// Those whose permission or end could not be read or written; they are claimed again, at the latest when their
     /// lease ends.
     pub errors: u64,
+    /// News that came in before their message's reference was stored, and found it now.
+    pub adopted: u64,
+    /// Messages whose outcome was unknown, and that a vendor was asked about and knew.
+    pub reconciled: u64,
     /// Why sending pauses: a provider's own trouble (log-in, settings), not the messages'.
     pub paused: Option<ErrorKind>,
 }
@@ -102,6 +106,8 @@ impl TickReport {
         self.released += other.released;
         self.lease_lost += other.lease_lost;
         self.errors += other.errors;
+        self.adopted += other.adopted;
+        self.reconciled += other.reconciled;
         self.paused = other.paused.or(self.paused);
     }
 }

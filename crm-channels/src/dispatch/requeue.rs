@@ -6,7 +6,7 @@ use crm_core::record::{Stored, Value, Write};
 use crm_core::{Context, Error, ErrorKind, Result};
 
 use super::Dispatcher;
-use crate::outbox::{OUTBOX, OutboxState, join_delivery};
+use crate::outbox::{Entry, OUTBOX, OutboxState, join_delivery};
 
 impl Dispatcher {
     /// Puts dead messages back into the queue with fresh tries, those of one campaign or all. Answers how many.
@@ -75,6 +75,7 @@ impl Dispatcher {
             "finished_at",
             "delivery",
             "delivered_at",
+            "blame",
         ] {
             record.set(field, Value::Null)?;
         }
@@ -90,7 +91,7 @@ impl Dispatcher {
     }
 
     /// Calls a message back that was not handed over yet. It ends as [`OutboxState::Cancelled`] and gives its dedupe key
-    /// back. Answers false when it was cancelled already.
+    /// back, and the customer's timeline says so. Answers false when it was cancelled already.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] for one that is being handed over or has ended.
@@ -128,17 +129,21 @@ impl Dispatcher {
                 false => OutboxState::Cancelled,
             };
             record.set("state", end.as_str())?;
-            record.set("finished_at", self.now())?;
+            let now = self.now();
+            record.set("finished_at", now)?;
             record.set("last_error", format!("cancelled: {why}"))?;
             for field in ["lease_until", "dedupe_key"] {
                 record.set(field, Value::Null)?;
             }
             join_delivery(&mut record, end.delivery())?;
-            match self
-                .store
-                .apply(ctx, &[Write::update(stored.id, stored.version, record)])
-                .await
-            {
+            // One that cannot be read is on nobody's timeline.
+            let news = Entry::read(stored.id, &record).ok();
+            let news = news
+                .map(|entry| entry.called_back(self.ids.fresh(), now, end, &format!("cancelled: {why}")))
+                .transpose()?;
+            let mut writes = vec![Write::update(stored.id, stored.version, record)];
+            writes.extend(news);
+            match self.store.apply(ctx, &writes).await {
                 Ok(_) => return Ok(true),
                 Err(error) if error.kind() == ErrorKind::Conflict => {} // it moved on: look again
                 Err(error) => return Err(error),

@@ -101,6 +101,11 @@ pub struct DispatchSettings {
     /// How long a dispatcher that is told to stop waits for what is being sent. What takes longer counts as an unknown
     /// outcome.
     pub grace: Duration,
+    /// How often [`Dispatcher::run`](super::Dispatcher::run) looks into what nobody knows: news that came in before the
+    /// vendor's reference was stored are looked at again, and vendors are asked about texts and calls whose answer was
+    /// lost. Each is looked at when this time has passed (vendors are given four minutes at least to file what they took),
+    /// and then after twice as long each time, for three days. Zero: never.
+    pub upkeep: Duration,
     /// How many messages may go. [`RateRule::aliyun`] unless said otherwise.
     pub limits: Vec<RateRule>,
     /// The tenant under whose name the limits are counted, for accounts at vendors that several tenants share; each
@@ -121,6 +126,7 @@ impl Default for DispatchSettings {
             pause: Duration::from_secs(300),
             idle: Duration::from_secs(1),
             grace: Duration::from_secs(30),
+            upkeep: Duration::from_secs(60),
             limits: RateRule::aliyun(),
             limits_of: None,
             seed: 0,
@@ -129,6 +135,15 @@ impl Default for DispatchSettings {
 }
 
 impl DispatchSettings {
+    /// How far the limits look back.
+    pub(crate) fn longest_window(&self) -> Duration {
+        self.limits
+            .iter()
+            .map(RateRule::longest)
+            .max()
+            .unwrap_or_default()
+    }
+
     /// Checks every setting.
     ///
     /// # Errors

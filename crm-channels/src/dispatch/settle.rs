@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use crm_core::activity::Interaction;
-use crm_core::consent::Fate;
-use crm_core::customer::{Address, Attributes, CONTACT_POINT, ContactState};
-use crm_core::message::{Blame, DeliveryState, Message, Receipt, Sendable};
-use crm_core::query::{Filter, Query};
-use crm_core::record::{Entity, MAX_KEY_CHARS, Record, Value, Write};
+use crm_core::customer::CONTACT_POINT;
+use crm_core::message::{Blame, DeliveryState, Receipt};
+use crm_core::record::{MAX_KEY_CHARS, Record, Value, Write};
 use crm_core::{Context, Effect, Error, ErrorKind, Result, Retry, Timestamp, Uuid};
 use sha2::{Digest, Sha256};
 
@@ -15,7 +12,7 @@ use super::Dispatcher;
 use super::begin::Job;
 use super::commit::{Fate as Outcome, Lease, Unit};
 use super::report::Done;
-use crate::outbox::{Attempt, Entry, OutboxState, join_delivery, json, resolved};
+use crate::outbox::{Attempt, Entry, OutboxState, join_blame, join_delivery, json, resolved};
 
 /// How many errors of a message are kept.
 const HISTORY: usize = 10;
@@ -58,17 +55,17 @@ impl What {
 /// How the end of a message is described.
 #[derive(Debug)]
 pub(super) struct End {
-    state: OutboxState,
-    reason: Option<String>,
-    receipt: Option<Receipt>,
+    pub(super) state: OutboxState,
+    pub(super) reason: Option<String>,
+    pub(super) receipt: Option<Receipt>,
     /// Who is to blame, and so what follows for the address.
-    blame: Blame,
+    pub(super) blame: Blame,
     /// Who was asked last.
     provider: Option<String>,
     /// The error that made it end goes into the history.
     error: bool,
     /// How far the vendor says it came, when it was asked afterwards.
-    found: Option<DeliveryState>,
+    pub(super) found: Option<DeliveryState>,
 }
 
 impl End {
@@ -141,14 +138,6 @@ fn short(mut text: String) -> String {
 /// A vendor's reference as it can be looked up.
 fn key(text: &str) -> String {
     text.chars().take(MAX_KEY_CHARS).collect()
-}
-
-fn address(message: &Message) -> Address {
-    match message {
-        Message::Email(email) => Address::Email(email.to.address.clone()),
-        Message::Sms(sms) => Address::Phone(sms.to.clone()),
-        Message::Voice(call) => Address::Phone(call.to.clone()),
-    }
 }
 
 fn remember(record: &mut Record, attempt: Attempt) -> Result<()> {
@@ -330,6 +319,7 @@ impl Dispatcher {
                 record.set("receipt", json("receipt", receipt)?)?;
             }
             join_delivery(record, end.found.unwrap_or(state.delivery()))?;
+            join_blame(record, end.blame)?;
             let more = self.more(ctx, &job.lease, entry, what, true).await?;
             let done = match state {
                 OutboxState::Sent => Done::Sent,
@@ -392,38 +382,6 @@ impl Dispatcher {
         Ok((Vec::new(), done))
     }
 
-    /// What goes with the end of a message: the news on the timeline, and what follows for the address.
-    async fn more(
-        &self,
-        ctx: &Context,
-        lease: &Lease,
-        entry: &Entry,
-        what: &What,
-        mark: bool,
-    ) -> Result<Vec<Write>> {
-        let What::End(end) = what else {
-            return Ok(Vec::new());
-        };
-        let news = self.news(lease, entry, end)?;
-        let mut more = vec![news];
-        if end.blame != Blame::Nobody {
-            let token = lease.record.uuid("lease_token")?;
-            let fate = Fate {
-                address: &address(&entry.message),
-                channel: entry.channel(),
-                event: &format!("{}:{token}", lease.id),
-                at: self.now(),
-                state: DeliveryState::Failed,
-                blame: end.blame,
-            };
-            more.extend(self.gate.follow(ctx, &[fate]).await?);
-        }
-        if mark && end.blame == Blame::Recipient {
-            more.extend(self.mark_dead(ctx, entry).await?);
-        }
-        Ok(more)
-    }
-
     /// The end of a record that cannot be read: nothing is known of its customer, so nothing goes on a timeline.
     pub(super) async fn end_unreadable(&self, ctx: &Context, mut lease: Lease, error: &Error) -> Done {
         let now = self.now();
@@ -463,49 +421,5 @@ impl Dispatcher {
             .take(8)
             .fold(0_u128, |n, byte| (n << 8) | u128::from(*byte));
         Duration::from_micros(u64::try_from(most * random / u128::from(u64::MAX)).unwrap_or(u64::MAX))
-    }
-
-    /// The news for the customer's timeline. One lease makes one piece of news, whatever is repeated.
-    fn news(&self, lease: &Lease, entry: &Entry, end: &End) -> Result<Write> {
-        let token = lease.record.uuid("lease_token")?;
-        let state = OutboxState::parse(lease.record.text("state")?).unwrap_or(end.state);
-        let mut data = Attributes::default();
-        let id = entry.message.message_id();
-        data.set("message_id", id.to_string())?;
-        data.set("purpose", entry.purpose.name.as_str())?;
-        data.set("campaign", entry.campaign.clone())?;
-        data.set("reason", end.reason.clone())?;
-        if let Some(receipt) = &end.receipt {
-            data.set("provider", receipt.provider.as_str())?;
-            data.set("provider_ref", receipt.provider_ref.as_str())?;
-        }
-        let interaction = Interaction {
-            id: self.ids.fresh().into(),
-            customer_id: entry.customer,
-            at: self.now(),
-            kind: entry.news(end.found.unwrap_or(state.delivery())),
-            source: "outbox".to_owned(),
-            event_id: match end.found {
-                None => format!("{id}:{token}"),
-                Some(_) => format!("{id}:{token}:found"),
-            },
-            data,
-        };
-        Ok(Write::insert_or_skip(interaction.id, interaction.to_record()?))
-    }
-
-    /// The writes that mark the contact point as not working, where it is still there.
-    async fn mark_dead(&self, ctx: &Context, entry: &Entry) -> Result<Vec<Write>> {
-        let filter = Filter::eq("customer_id", entry.customer)
-            .and(Filter::eq("value", entry.message.recipient()))
-            .and(Filter::eq("kind", entry.contact_kind().as_str()));
-        let page = self.store.find(ctx, &CONTACT_POINT, &Query::new(filter)).await?;
-        let mut writes = Vec::new();
-        for stored in page.items {
-            let mut record = stored.record;
-            record.set("state", ContactState::Invalid.as_str())?;
-            writes.push(Write::update(stored.id, stored.version, record));
-        }
-        Ok(writes)
     }
 }

@@ -8,14 +8,20 @@ use crm_core::query::{Filter, Query};
 use crm_core::record::{Entity, Write};
 use crm_core::{Context, Result, Uuid};
 
-use super::ingest::{MAX_TEXT, Outcome, Work, clean, json, key, text_of, word};
+use super::ingest::{MAX_TEXT, Outcome, Work, clean, json, key, text_of};
 use super::permission::{Standing, Who, Word};
 use super::words::Reading;
 use crate::Outreach;
-use crate::outbox::Outgoing;
+use crate::outbox::{Outgoing, channel_word};
 
 /// Where the word to stop came from, in the evidence of what it withdrew: what START may give back.
-const BY_KEYWORD: &str = "sms keyword";
+fn by_keyword(channel: Channel) -> &'static str {
+    match channel {
+        Channel::Sms => "sms keyword",
+        Channel::Voice => "key in a call",
+        Channel::Email => "mail keyword",
+    }
+}
 
 /// What is answered to a command. Vendors that answer by themselves say so with the message; then nothing is answered.
 ///
@@ -53,7 +59,9 @@ impl Outreach {
             (None, Channel::Sms) => self.inbound.words.read(&message.text, text_of(&message.from)),
             (None, _) => Reading::Text,
         };
-        self.once(ctx, || self.message_work(ctx, &message, reading)).await
+        self.intake()?
+            .once(ctx, || self.message_work(ctx, &message, reading))
+            .await
     }
 
     async fn message_work(&self, ctx: &Context, message: &InboundMessage, reading: Reading) -> Result<Work> {
@@ -67,7 +75,9 @@ impl Outreach {
         let address_key = self.key()?.of_address(&message.from);
         let owners = self.owners(ctx, message).await?;
         let event_id = key(&format!("message:{}", message.provider_ref));
-        let mut record = self.inbound(&message.provider, &event_id, "message", outcome, message.at)?;
+        let mut record =
+            self.intake()?
+                .inbound(&message.provider, &event_id, "message", outcome, message.at)?;
         record.set("provider_ref", message.provider_ref.as_str())?;
         record.set("address_key", address_key.as_str())?;
         if owners.is_empty() {
@@ -137,7 +147,7 @@ impl Outreach {
             id: self.ids.fresh().into(),
             customer_id: customer,
             at: message.at,
-            kind: format!("{}.received", word(message.channel)),
+            kind: format!("{}.received", channel_word(message.channel)),
             source: message.provider.clone(),
             event_id: key(&format!("{}:{customer}", message.provider_ref)),
             data,
@@ -145,8 +155,8 @@ impl Outreach {
         Ok(Write::insert_or_skip(interaction.id, interaction.to_record()?))
     }
 
-    /// Ends marketing by text messages: whatever was agreed to is withdrawn, and the address is kept back, whoever's it
-    /// is. Calls and mail go on. Answers whether anything changed.
+    /// Ends marketing by the channel it was said on, texts or calls: whatever was agreed to is withdrawn, and the address
+    /// is kept back, whoever's it is. The other channels go on. Answers whether anything changed.
     fn stop(
         &self,
         ctx: &Context,
@@ -210,7 +220,7 @@ impl Outreach {
         for ((purpose, customer), event) in standing.newest(channel) {
             let by_stop = event.action == ConsentAction::Withdrawn
                 && event.channel == Some(channel)
-                && event.evidence.source == BY_KEYWORD;
+                && event.evidence.source == by_keyword(channel);
             if by_stop {
                 let who = Who { customer, ..who };
                 let evidence = self.keyword_evidence(message)?;
@@ -245,7 +255,7 @@ impl Outreach {
         };
         let detail =
             serde_json::json!({ "provider": message.provider, "provider_ref": message.provider_ref });
-        Ok(Evidence::new(BY_KEYWORD, words)?.detail(detail))
+        Ok(Evidence::new(by_keyword(message.channel), words)?.detail(detail))
     }
 
     /// The answer to a command, from the number that was written to; the same message is answered once.

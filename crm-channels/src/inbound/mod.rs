@@ -17,6 +17,7 @@
 
 mod desk;
 mod ingest;
+mod intake;
 mod key;
 mod message;
 mod mime;
@@ -34,6 +35,7 @@ mod words;
 
 pub use desk::{Caps, Inbound, MailOutcome};
 pub use ingest::{INBOUND, IngestReport};
+pub(crate) use intake::Intake;
 pub use key::{LinkKey, LinkSubject};
 pub use message::{ANSWER, Answers};
 pub use page::PageTexts;

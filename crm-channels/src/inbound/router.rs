@@ -48,7 +48,8 @@ impl Inbound {
     /// Routes for everything that comes in:
     ///
     /// - `POST /webhooks/{provider}`: a vendor's calls, by the name its [`crm_core::capability::WebhookSource`] has in the
-    ///   registry (`GET` too: some vendors report with it);
+    ///   registry (`GET` too: some vendors report with it). What follows in the path is the provider's business: vendors
+    ///   that sign nothing are told a secret there;
     /// - `POST /bounces`: a mail as the mail server got it, byte for byte; `?to=` names the address it came to;
     /// - `/u/{token}` and `/preferences/{token}`: the links in messages. Their tokens name the tenant themselves.
     ///
@@ -70,6 +71,7 @@ impl Inbound {
         };
         Ok(Router::new()
             .route(&format!("{front}/webhooks/{{provider}}"), any(webhook))
+            .route(&format!("{front}/webhooks/{{provider}}/{{*rest}}"), any(webhook))
             .route(&format!("{front}/bounces"), post(bounces))
             .route("/u/{token}", any(unsubscribe))
             .route("/preferences/{token}", any(preferences))

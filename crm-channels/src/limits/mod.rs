@@ -27,7 +27,7 @@ use crm_core::record::{Field, FieldType, Index, Schema};
 use crm_core::{Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use take::{Answer, Limits, Want};
+pub(crate) use take::{Answer, Limits, Sender, Want};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -41,8 +41,8 @@ pub enum RateScope {
     Domain,
     /// All messages to one address or number.
     Recipient,
-    /// All messages to one address or number from one sender: the signature of a vendor's template, else the sender's
-    /// number or address.
+    /// All messages to one address or number from one sender, as the recipient sees it: an address, a number, or the
+    /// signature that a vendor puts before the text ([`crm_core::capability::SmsSender::sender`]).
     RecipientAndSender,
 }
 
@@ -220,6 +220,13 @@ impl RateRule {
             return wrong("a warm-up begins with at least one message a day and grows");
         }
         Ok(())
+    }
+
+    /// How far it looks back.
+    pub(crate) fn longest(&self) -> Duration {
+        let ramp = self.warm_up.map(|_| DAY);
+        let windows = self.windows.iter().map(|window| window.per);
+        windows.chain(ramp).max().unwrap_or_default()
     }
 
     /// All windows of that moment.

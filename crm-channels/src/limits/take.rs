@@ -26,7 +26,13 @@ pub(crate) struct Want<'a> {
     pub(crate) message: &'a Message,
     /// The keyed hash of its address.
     pub(crate) address: String,
-    pub(crate) providers: Vec<&'a ProviderInfo>,
+    pub(crate) providers: Vec<Sender<'a>>,
+}
+
+/// A provider, and whom the recipient would see as the sender.
+pub(crate) struct Sender<'a> {
+    pub(crate) info: &'a ProviderInfo,
+    pub(crate) name: Option<String>,
 }
 
 /// Whether it may.
@@ -139,7 +145,7 @@ impl Limits {
             .rsplit_once('@')
             .map(|(_, of)| of.to_lowercase());
         let mut ways = Vec::with_capacity(want.providers.len());
-        for info in &want.providers {
+        for Sender { info, name } in &want.providers {
             let mut needed = Vec::new();
             for rule in &self.rules {
                 let about = (rule.channels.is_empty() || rule.channels.contains(&channel))
@@ -155,7 +161,7 @@ impl Limits {
                     RateScope::Provider => info.name.clone(),
                     RateScope::Recipient => want.address.clone(),
                     RateScope::RecipientAndSender => {
-                        format!("{}:{}", want.address, sender(want.message, info))
+                        format!("{}:{}", want.address, name.as_ref().unwrap_or(&info.name))
                     }
                     RateScope::Domain => match &domain {
                         Some(domain)
@@ -222,19 +228,6 @@ impl Limits {
             }
         }
     }
-}
-
-/// Whom the recipient sees as the sender.
-fn sender(message: &Message, info: &ProviderInfo) -> String {
-    let (from, templates) = match message {
-        Message::Email(email) => return email.from.address.as_str().to_owned(),
-        Message::Sms(sms) => (&sms.from, &sms.templates),
-        Message::Voice(call) => (&call.from, &call.templates),
-    };
-    let signature = templates.get(&info.scheme).and_then(|t| t.sign_name.clone());
-    signature
-        .or_else(|| from.clone())
-        .unwrap_or_else(|| info.name.clone())
 }
 
 fn row_id(rule: &str, key: &str) -> Uuid {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crm_core::activity::Interaction;
 use crm_core::consent::{Purpose, PurposeClass};
-use crm_core::customer::{ContactKind, CustomerId};
-use crm_core::message::{Channel, DeliveryState, Email, Message, MessageId, Sendable, Sms, VoiceCall};
-use crm_core::record::{Record, Stored, Value};
+use crm_core::customer::{Attributes, ContactKind, CustomerId};
+use crm_core::message::{Blame, Channel, DeliveryState, Email, Message, MessageId, Sendable, Sms, VoiceCall};
+use crm_core::record::{Entity as _, Record, Stored, Value, Write};
 use crm_core::{Result, Timestamp, Uuid};
 use serde::{Deserialize, Serialize};
 
@@ -110,13 +111,48 @@ impl Entry {
 
     /// The news on the customer's timeline when it has come so far.
     pub(crate) fn news(&self, state: DeliveryState) -> String {
-        let channel = match self.channel() {
-            Channel::Email => "mail",
-            Channel::Sms => "sms",
-            Channel::Voice => "call",
-        };
-        format!("{channel}.{state}")
+        news_kind(self.channel(), state)
     }
+
+    /// The news on the timeline that the message was called back before it was sent, or may have been sent before.
+    pub(crate) fn called_back(
+        &self,
+        news: Uuid,
+        at: Timestamp,
+        end: OutboxState,
+        why: &str,
+    ) -> Result<Write> {
+        let id = self.message.message_id();
+        let mut data = Attributes::default();
+        data.set("message_id", id.to_string())?;
+        data.set("purpose", self.purpose.name.as_str())?;
+        data.set("campaign", self.campaign.clone())?;
+        data.set("reason", why)?;
+        let interaction = Interaction {
+            id: news.into(),
+            customer_id: self.customer,
+            at,
+            kind: self.news(end.delivery()),
+            source: "outbox".to_owned(),
+            event_id: format!("{id}:{end}"),
+            data,
+        };
+        Ok(Write::insert_or_skip(interaction.id, interaction.to_record()?))
+    }
+}
+
+/// The word for a channel on the timeline.
+pub(crate) fn channel_word(channel: Channel) -> &'static str {
+    match channel {
+        Channel::Email => "mail",
+        Channel::Sms => "sms",
+        Channel::Voice => "call",
+    }
+}
+
+/// What it is called on the timeline that a message has come so far: `sms.delivered`.
+pub(crate) fn news_kind(channel: Channel, state: DeliveryState) -> String {
+    format!("{}.{state}", channel_word(channel))
 }
 
 /// How far the message of a record is known to have come.
@@ -132,6 +168,19 @@ pub(crate) fn join_delivery(r: &mut Record, news: DeliveryState) -> Result<Deliv
     let joined = delivery(r)?.map_or(news, |known| known.join(news));
     r.set("delivery", joined.as_str())?;
     Ok(joined)
+}
+
+/// Joins who was to blame with who is: any order, any repetition, one result.
+pub(crate) fn join_blame(r: &mut Record, news: Blame) -> Result<()> {
+    let rank = |blame: Blame| Blame::ALL.iter().position(|one| *one == blame);
+    let known = match r.get("blame").and_then(Value::as_str) {
+        Some(text) => text.parse().map_err(|_| r.damaged("blame"))?,
+        None => Blame::Nobody,
+    };
+    if rank(news) > rank(known) {
+        r.set("blame", news.as_str())?;
+    }
+    Ok(())
 }
 
 /// Where a message stands whose own end is not known, after news from outside: what a vendor took is sent, and what is

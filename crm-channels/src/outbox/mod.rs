@@ -31,7 +31,9 @@ use crm_core::{Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use entry::{Attempt, OutboxEntry};
-pub(crate) use entry::{Entry, delivery, join_delivery, message, resolved};
+pub(crate) use entry::{
+    Entry, channel_word, delivery, join_blame, join_delivery, message, news_kind, resolved,
+};
 
 /// How many tries a message gets when nothing is said: with the default backoff about a day and a half.
 pub const MAX_ATTEMPTS: i64 = 16;
@@ -181,6 +183,8 @@ pub static OUTBOX: Schema = Schema {
         Field::new("tags", FieldType::Json).nullable(),
         Field::new("errors", FieldType::Json).nullable(),
         Field::new("receipt", FieldType::Json).nullable(),
+        // Who is to blame that it did not arrive, as far as anybody said: what pauses a campaign looks at it.
+        Field::new("blame", FieldType::Text).nullable(),
     ],
     indexes: &[
         Index::unique("crm_outbox_dedupe", &["dedupe_key"]),

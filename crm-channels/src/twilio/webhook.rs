@@ -2,10 +2,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use crm_core::capability::{WebhookRequest, WebhookSource};
+use crm_core::capability::{WebhookReply, WebhookRequest, WebhookSource};
 use crm_core::customer::{Address, PhoneNumber};
 use crm_core::message::{
-    Blame, Channel, DeliveryEvent, DeliveryState, InboundEvent, InboundMessage, Keyword,
+    Blame, Channel, DeliveryEvent, DeliveryState, InboundEvent, InboundMessage, Keyword, STOP_KEY,
 };
 use crm_core::{Clock, Error, ErrorKind, Health, Provider, ProviderInfo, Result, Secret, SystemClock};
 
@@ -18,7 +18,8 @@ use crate::exchange::{date, shown};
 /// Twilio's own calls hold a few kilobytes.
 const MAX_BODY: usize = 256 * 1024;
 
-/// Understands what Twilio tells: status callbacks of messages and calls, and text messages to us.
+/// Understands what Twilio tells: status callbacks of messages and calls, text messages to us, and keys that are pressed in
+/// calls ([`crm_core::message::VoiceStep::opt_out`]).
 ///
 /// Every request is proven by its `X-Twilio-Signature` before anything in it is read. The URL of the request must be the
 /// one that Twilio called: behind a proxy, the outer one.
@@ -70,6 +71,9 @@ impl TwilioWebhook {
             let state = message_state(status);
             return Some(self.news(request, told, sid, status, state, code));
         }
+        if let (Some(sid), Some(keys)) = (told.get("CallSid"), told.get("Digits")) {
+            return self.keys(request, told, sid, keys);
+        }
         if let (Some(sid), Some(status)) = (told.get("CallSid"), told.get("CallStatus")) {
             let code = told.get("ErrorCode").and_then(|code| code.parse().ok());
             let state = call_state(status);
@@ -94,6 +98,29 @@ impl TwilioWebhook {
             text: told.get("Body").unwrap_or_default().to_owned(),
             at: self.clock.now(),
             keyword,
+        }))
+    }
+
+    /// Keys that somebody pressed in a call. Which one means "no more" is told by the address they were sent to, and the
+    /// signature covers that.
+    fn keys(&self, request: &WebhookRequest, told: &Told, sid: &str, keys: &str) -> Option<InboundEvent> {
+        let outbound = told
+            .get("Direction")
+            .is_some_and(|way| way.starts_with("outbound"));
+        let (them, us) = if outbound { ("To", "From") } else { ("From", "To") };
+        let stop = request
+            .url
+            .query_pairs()
+            .any(|(name, key)| name == STOP_KEY && key == keys);
+        Some(InboundEvent::Message(InboundMessage {
+            provider: self.info.name.clone(),
+            provider_ref: format!("{}:{}", shown(sid), shown(keys)),
+            channel: Channel::Voice,
+            from: Address::Phone(PhoneNumber::parse(told.get(them)?, None).ok()?),
+            to: told.get(us).unwrap_or_default().to_owned(),
+            text: keys.to_owned(),
+            at: self.clock.now(),
+            keyword: stop.then_some(Keyword::Stop),
         }))
     }
 
@@ -207,5 +234,10 @@ impl WebhookSource for TwilioWebhook {
             return Ok(Vec::new());
         };
         Ok(self.read(request, &Told(told)).into_iter().collect())
+    }
+
+    /// Empty TwiML: nothing is answered to a text, and a call whose keys were asked for ends.
+    fn accepted(&self) -> WebhookReply {
+        WebhookReply::new(200, "text/xml", "<Response/>")
     }
 }

@@ -184,7 +184,8 @@ pub trait VoiceCaller: Provider {
     }
 }
 
-/// A call of a vendor to a URL of ours, as any web framework can hand it on. `Debug` shows neither query, headers nor body.
+/// A call of a vendor to a URL of ours, as any web framework can hand it on. `Debug` shows neither path and query, where
+/// vendors that sign nothing put their secret, nor headers and body.
 #[derive(Clone)]
 pub struct WebhookRequest {
     /// The method, in capitals.
@@ -220,7 +221,7 @@ impl fmt::Debug for WebhookRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebhookRequest")
             .field("method", &self.method)
-            .field("path", &self.url.path())
+            .field("host", &self.url.host_str())
             .field("bytes", &self.body.len())
             .finish_non_exhaustive()
     }

@@ -21,7 +21,7 @@ pub use delivery::{
     Blame, DeliveryEvent, DeliveryState, InboundEvent, InboundMessage, Keyword, Lookup, Price, Receipt,
 };
 pub use email::{Attachment, Email, Mailbox};
-pub use phone::{Sms, VendorParameters, VendorTemplate, VendorTemplates, VoiceCall, VoiceStep};
+pub use phone::{STOP_KEY, Sms, VendorParameters, VendorTemplate, VendorTemplates, VoiceCall, VoiceStep};
 
 use crate::consent::Decision;
 use crate::customer::{ContactKind, EmailAddress, PhoneNumber};

@@ -224,6 +224,10 @@ pub enum VoiceStep {
     Hangup,
 }
 
+/// The parameter of a [`VoiceStep::Gather`]'s address that tells which key means "no more of these calls". Providers that
+/// take in pressed keys look for it; what signs the call covers it.
+pub const STOP_KEY: &str = "stop";
+
 const fn once() -> u32 {
     1
 }
@@ -237,6 +241,25 @@ impl VoiceStep {
             voice: None,
             times: once(),
         }
+    }
+
+    /// Says a text and waits for the key that ends such calls: "to get no more of these calls, press 9". `action` is the
+    /// address of ours at which the vendor's webhooks are taken in; the parameter [`STOP_KEY`] is added to it and tells
+    /// which key it is. Any other key does nothing, and the call goes on with what the address answers.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] when `key` is none of `0` to `9`, `*` and `#`.
+    pub fn opt_out(key: char, mut action: Url, text: impl Into<String>) -> Result<Self> {
+        if !matches!(key, '0'..='9' | '*' | '#') {
+            return Err(Error::invalid("a phone has the keys 0 to 9, * and #").with("field", "key"));
+        }
+        action.query_pairs_mut().append_pair(STOP_KEY, &key.to_string());
+        Ok(Self::Gather {
+            digits: Some(1),
+            timeout: Duration::from_secs(5),
+            action,
+            prompt: vec![Self::say(text)],
+        })
     }
 
     fn validate(&self, inside: bool) -> Result<()> {
@@ -480,6 +503,22 @@ mod tests {
         assert!(call(vec![gather(vec![VoiceStep::Hangup])]).is_err());
         assert!(call(vec![gather(vec![gather(vec![])])]).is_err());
         assert!(call(vec![VoiceStep::Hangup; 51]).is_err());
+    }
+
+    #[test]
+    fn a_key_ends_such_calls() {
+        let hook = Url::parse("https://crm.example/webhooks/twilio?message=1").unwrap();
+        let VoiceStep::Gather { action, digits, .. } =
+            VoiceStep::opt_out('#', hook.clone(), "No more calls: press hash").unwrap()
+        else {
+            panic!("not a step that waits for keys");
+        };
+        assert_eq!(
+            action.as_str(),
+            "https://crm.example/webhooks/twilio?message=1&stop=%23"
+        );
+        assert_eq!(digits, Some(1));
+        assert!(VoiceStep::opt_out('a', hook, "x").is_err());
     }
 
     #[test]

@@ -31,6 +31,8 @@ mod mongo_faults;
 mod mysql;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod own;
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+mod own_server;
 mod people;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod postgres;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use crm_channels::campaign::Breaker;
 use crm_channels::{Audience, CampaignPlan, CampaignState, DispatchSettings, OutboxState};
 use crm_core::capability::{MailCapability, Mailer};
-use crm_core::message::{Email, Permitted, Receipt};
+use crm_core::message::{Blame, Email, Permitted, Receipt};
 use crm_core::{Clock as _, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result};
 
 use super::{Person, Town, letter};
@@ -107,6 +107,20 @@ async fn a_cancelled_campaign_sends_nothing_more() {
     );
     let status = campaigns.status(ctx, "spring").await.unwrap();
     assert_eq!(status.refusals, BTreeMap::from([("campaign".to_owned(), 26)]));
+    // Everybody's timeline says what became of theirs, once.
+    let kinds = town
+        .w
+        .timeline()
+        .await
+        .into_iter()
+        .fold(BTreeMap::new(), |mut n, i| {
+            *n.entry(i.kind).or_insert(0) += 1;
+            n
+        });
+    assert_eq!(
+        kinds,
+        BTreeMap::from([("mail.accepted".to_owned(), 4), ("mail.refused".to_owned(), 26)])
+    );
     assert_eq!(
         campaigns.start(ctx, "spring", |_| {}).await.unwrap_err().kind(),
         ErrorKind::Conflict
@@ -262,6 +276,7 @@ async fn bounces_and_complaints_pause_it() {
         bounces: 0.05,
         complaints: 0.01,
         sample: 50,
+        ..Breaker::default()
     };
     let (campaigns, ctx) = (town.campaigns(), &town.w.ctx);
     for n in (0..400).step_by(10) {
@@ -323,6 +338,48 @@ async fn complaints_count_too_and_a_breaker_can_be_left_out() {
         town.w.store.apply(ctx, &[write]).await.unwrap();
         let tick = campaigns.tick(ctx, |_, _| {}).await.unwrap();
         assert_eq!(tick.paused.len(), paused, "{tick:?}");
+    }
+}
+
+/// What is refused for what it says or for who we are is refused for everybody: no share is waited for.
+#[tokio::test]
+async fn refusals_on_our_own_account_pause_it_soon() {
+    for (blame, refusals, paused) in [
+        (Blame::Sender, 20, true),
+        (Blame::Content, 20, true),
+        (Blame::Sender, 1000, false),
+        // Their own mailboxes: a matter of shares.
+        (Blame::Recipient, 20, false),
+    ] {
+        let (town, mut plan) = town(120).await;
+        plan.breaker.refusals = refusals;
+        let (campaigns, ctx) = (town.campaigns(), &town.w.ctx);
+        for n in 0..120 {
+            let refused = move || {
+                Error::new(ErrorKind::PermissionDenied, "the server's policy refuses it").blame(blame)
+            };
+            town.w.mailer.refuse(format!("p{n}@example.org"), refused);
+        }
+        town.outreach().launch(ctx, &plan, |_| {}).await.unwrap();
+        let settings = DispatchSettings {
+            batch: 20,
+            ..DispatchSettings::default()
+        };
+        let dispatcher = town.outreach().settings(settings).dispatcher().unwrap();
+        assert_eq!(dispatcher.tick(ctx).await.unwrap().failed, 20);
+        assert!(campaigns.tick(ctx, |_, _| {}).await.unwrap().paused.is_empty());
+        dispatcher.tick(ctx).await.unwrap();
+        let tick = campaigns.tick(ctx, |_, _| {}).await.unwrap();
+        assert_eq!(!tick.paused.is_empty(), paused, "{blame}: {tick:?}");
+        if paused {
+            assert!(
+                tick.paused[0].1.starts_with("breaker: 40 messages were refused"),
+                "{tick:?}"
+            );
+            // Resumed by somebody who mended it: only what comes now counts.
+            campaigns.resume(ctx, "spring").await.unwrap();
+            assert!(campaigns.tick(ctx, |_, _| {}).await.unwrap().paused.is_empty());
+        }
     }
 }
 

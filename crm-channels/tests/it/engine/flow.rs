@@ -154,6 +154,14 @@ async fn a_message_can_be_called_back_until_it_is_handed_over() {
     );
     assert!(!dispatcher.cancel(&w.ctx, id, "twice").await.unwrap());
     assert_eq!(w.state(id).await, OutboxState::Cancelled);
+    let news = w.timeline().await;
+    assert_eq!(news.len(), 1, "the timeline says it once");
+    assert_eq!(
+        (news[0].kind.as_str(), news[0].customer_id),
+        ("mail.refused", ana)
+    );
+    let why = news[0].data.get("reason").and_then(|why| why.as_str());
+    assert_eq!(why, Some("cancelled: the order was taken back"));
     assert_eq!(dispatcher.tick(&w.ctx).await.unwrap().claimed, 0);
     // The order can be made anew.
     let second = w.outreach().enqueue(&w.ctx, order(), vec![]).await.unwrap();

@@ -1,9 +1,14 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use crm_channels::limits::{RATE, RateRule, RateScope};
 use crm_channels::{DispatchSettings, OutboxState, Outgoing, Priority};
+use crm_core::capability::{SmsCapability, SmsSender};
+use crm_core::memory::MemorySms;
+use crm_core::message::{Permitted, Receipt, Sms, VendorTemplate};
 use crm_core::query::Filter;
-use crm_core::{Clock as _, Error, ErrorKind};
+use crm_core::{Clock as _, Context, Error, ErrorKind, Health, Provider, ProviderInfo, Result};
 
 use super::{Phones, code};
 
@@ -160,4 +165,68 @@ async fn where_one_provider_is_full_another_one_helps_out() {
         .filter(|m| m.state == OutboxState::Sent)
         .count();
     assert_eq!(counts, 5);
+}
+
+/// A vendor that puts a signature before each text: the template's, or its own.
+#[derive(Debug)]
+struct Signing {
+    info: ProviderInfo,
+    inner: Arc<MemorySms>,
+}
+
+#[async_trait]
+impl Provider for Signing {
+    fn info(&self) -> &ProviderInfo {
+        &self.info
+    }
+    async fn check(&self) -> Result<Health> {
+        Ok(Health::Ready)
+    }
+}
+
+#[async_trait]
+impl SmsSender for Signing {
+    fn capability(&self) -> SmsCapability {
+        self.inner.capability()
+    }
+    fn sender(&self, sms: &Sms) -> Option<String> {
+        let template = sms.templates.get("aliyun");
+        let signed = template.and_then(|template| template.sign_name.clone());
+        signed.or_else(|| Some("Shop".to_owned()))
+    }
+    async fn send(&self, ctx: &Context, sms: &Permitted<Sms>) -> Result<Receipt> {
+        self.inner.send(ctx, sms).await
+    }
+}
+
+#[tokio::test]
+async fn a_signature_counts_whether_the_template_or_the_provider_names_it() {
+    let p = Phones::new().await;
+    let ana = p.customer(1).await;
+    let signing = Arc::new(Signing {
+        info: ProviderInfo::new("aliyun", "aliyun"),
+        inner: p.sms.clone(),
+    });
+    let signed = |name: Option<&str>| {
+        let mut template = VendorTemplate::new("SMS_1");
+        template.sign_name = name.map(str::to_owned);
+        Outgoing::sms(p.text(1).template("aliyun", template), ana, code())
+    };
+    let mut ids = Vec::new();
+    for name in [None, Some("Shop"), Some("Warehouse"), None] {
+        ids.push(p.enqueue(signed(name)).await);
+    }
+    // One a minute from one signature to one number, as Aliyun counts.
+    let outreach = p.outreach(vec![signing], DispatchSettings::default());
+    let report = outreach.dispatcher().unwrap().tick(&p.w.ctx).await.unwrap();
+    assert_eq!((report.sent, report.snoozed), (2, 2));
+    let mut states = Vec::new();
+    for id in &ids {
+        states.push(p.w.state(*id).await);
+    }
+    use OutboxState::{Queued, Sent};
+    let warehouse = states.remove(2);
+    assert_eq!(warehouse, Sent, "another signature has a count of its own");
+    states.sort_unstable();
+    assert_eq!(states, [Queued, Queued, Sent]);
 }

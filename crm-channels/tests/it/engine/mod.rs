@@ -1,9 +1,11 @@
 //! The dispatcher as the engine of all channels: order, priorities, expiry, limits, routing, modes, several tenants.
 
 mod flow;
+mod late;
 mod limits;
 mod phone;
 mod trouble;
+mod upkeep;
 
 use std::sync::Arc;
 

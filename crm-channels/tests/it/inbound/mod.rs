@@ -1,3 +1,5 @@
+#[cfg(all(feature = "api", feature = "aliyun", feature = "testkit"))]
+mod aliyun;
 mod bounces;
 #[cfg(feature = "api")]
 mod http;
@@ -8,6 +10,7 @@ mod messages;
 mod news;
 #[cfg(feature = "smtp")]
 mod postfix;
+mod retention;
 #[cfg(all(feature = "api", feature = "twilio", feature = "testkit"))]
 mod twilio;
 

@@ -8,12 +8,13 @@ use crm_channels::inbound::Tenants;
 use crm_channels::testkit::{FakeTwilio, Fault, TakenByTwilio};
 use crm_channels::twilio::{TwilioConfig, TwilioSms, TwilioWebhook};
 use crm_core::capability::{SmsSender, WebhookRequest, WebhookSource};
-use crm_core::consent::{SuppressionReason, SuppressionScope};
-use crm_core::message::{Channel, DeliveryState, MessageId};
+use crm_core::consent::{ConsentAction, Recipient, SuppressionReason, SuppressionScope};
+use crm_core::message::{Channel, DeliveryState, MessageId, VoiceStep};
+use crm_core::record::{Entity as _, Write};
 use crm_core::{CustomerId, Registry, Secret};
 
-use super::Office;
 use super::http::{call, serve};
+use super::{Office, phone};
 use crate::common::World;
 
 const TOKEN: &str = "faketoken";
@@ -156,4 +157,75 @@ async fn stop_over_http_ends_marketing() {
         (&SuppressionScope::Marketing, Some(Channel::Sms))
     );
     assert_eq!(s.o.kinds().await, ["sms.received"]);
+}
+
+/// A key that is pressed in a call ends such calls, and nothing else.
+#[tokio::test]
+async fn a_key_in_a_call_ends_marketing_by_calls() {
+    let s = site().await;
+    let ctx = &s.o.w.ctx;
+    let (text, call) = (phone(NUMBER), phone(NUMBER));
+    let news = crate::common::news();
+    for channel in [Channel::Sms, Channel::Voice] {
+        let purpose = news.clone();
+        let event =
+            s.o.outreach
+                .gate()
+                .unwrap()
+                .event(
+                    s.ana,
+                    &call,
+                    &purpose,
+                    ConsentAction::Granted,
+                    crate::common::evidence(),
+                )
+                .unwrap()
+                .by(channel);
+        let write = Write::insert(event.id, event.to_record().unwrap());
+        s.o.w.store.apply(ctx, &[write]).await.unwrap();
+    }
+    let allowed = async |channel| {
+        let recipient = Recipient::new(s.ana, &text).by(channel);
+        let gate = s.o.outreach.gate().unwrap();
+        gate.explain(ctx, &recipient, &news).await.unwrap().allowed
+    };
+    assert!(allowed(Channel::Voice).await && allowed(Channel::Sms).await);
+
+    let step = VoiceStep::opt_out('9', HOOK.parse().unwrap(), "No more calls? Press nine.").unwrap();
+    let VoiceStep::Gather { action, .. } = &step else {
+        unreachable!()
+    };
+    let pressed = |url: &url::Url, sid: &str, keys: &str| {
+        s.vendor.signed(
+            url,
+            &[
+                ("AccountSid", FakeTwilio::ACCOUNT),
+                ("CallSid", sid),
+                ("CallStatus", "in-progress"),
+                ("Direction", "outbound-api"),
+                ("From", FakeTwilio::NUMBER),
+                ("To", NUMBER),
+                ("Digits", keys),
+            ],
+        )
+    };
+    // Another key, and the right key at an address that somebody made up.
+    assert_eq!(s.hear(&pressed(action, "CA1", "1")).await, 200);
+    let mut forged = pressed(&HOOK.parse().unwrap(), "CA2", "9");
+    forged.url = action.clone();
+    assert_eq!(s.hear(&forged).await, 403);
+    assert!(allowed(Channel::Voice).await && allowed(Channel::Sms).await);
+    for _ in 0..3 {
+        assert_eq!(s.hear(&pressed(action, "CA3", "9")).await, 200);
+    }
+    assert!(!allowed(Channel::Voice).await, "no more calls");
+    assert!(allowed(Channel::Sms).await, "texts go on");
+    let suppressions = s.o.suppressions(ctx).await;
+    assert_eq!(suppressions.len(), 1);
+    assert_eq!(
+        (&suppressions[0].scope, suppressions[0].channel),
+        (&SuppressionScope::Marketing, Some(Channel::Voice))
+    );
+    assert_eq!(s.o.kinds().await, ["call.received", "call.received"]);
+    assert!(s.vendor.taken().is_empty(), "nobody is called back about it");
 }

@@ -1,0 +1,123 @@
+//! A tenant with a hundred thousand messages that are due, and one with a single one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use open_crm::capability::{MailCapability, Mailer};
+use open_crm::channels::{DispatchSettings, Outgoing};
+use open_crm::message::{Email, Permitted, Receipt};
+use open_crm::{Clock as _, Consumer as _, Context, Health, Provider, ProviderInfo, Result, SystemClock};
+use tokio::sync::Notify;
+
+use super::worker::{fill, outreach, receipt};
+use super::{Place, contact, fresh, mail, table};
+
+const BACKLOG: usize = 100_000;
+/// The address of the one.
+const ONE: usize = 999_999_999;
+
+/// Counts what it gets, and tells after how many others the one came.
+#[derive(Debug)]
+struct Counter {
+    info: ProviderInfo,
+    others: AtomicUsize,
+    before: AtomicUsize,
+    came: Notify,
+}
+
+#[async_trait]
+impl Provider for Counter {
+    fn info(&self) -> &ProviderInfo {
+        &self.info
+    }
+    async fn check(&self) -> Result<Health> {
+        Ok(Health::Ready)
+    }
+}
+
+#[async_trait]
+impl Mailer for Counter {
+    fn capability(&self) -> MailCapability {
+        MailCapability::new(1 << 20, false, true)
+    }
+    async fn send(&self, _ctx: &Context, mail: &Permitted<Email>) -> Result<Receipt> {
+        if mail.message().to.address == super::address(ONE) {
+            self.before
+                .store(self.others.load(Ordering::SeqCst), Ordering::SeqCst);
+            self.came.notify_one();
+        } else {
+            self.others.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(Receipt::new(
+            self.info.name.clone(),
+            mail.message().id.to_string(),
+            SystemClock.now(),
+        ))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_messages_of_one_tenant_hold_up_no_other() {
+    let Some(big) = Place::server("OPEN_CRM_TEST_POSTGRES_URL") else {
+        return;
+    };
+    let small = Place::new(&big.url);
+    fill(&big, 1, false).await;
+    // The database itself makes the others: as the first one, each with an id of its own.
+    let columns: Vec<String> = big.ask(&format!(
+        "select column_name from information_schema.columns where table_name = '{}' and table_schema = current_schema() and column_name not in ('id', 'seq') and is_generated = 'NEVER' and is_identity = 'NO'",
+        table()
+    ));
+    let columns = columns.join(", ");
+    big.tell(&format!(
+        "insert into {0} (id, {columns}) select gen_random_uuid(), {columns} from {0}, generate_series(2, {BACKLOG}) where tenant = $tenant",
+        table()
+    ));
+    let due = format!(
+        "select count(*) from {} where tenant = $tenant and state = 'queued'",
+        table()
+    );
+    assert_eq!(big.ask(&due), [BACKLOG.to_string()]);
+    let counter = Arc::new(Counter {
+        info: ProviderInfo::new("counter", "counter"),
+        others: AtomicUsize::new(0),
+        before: AtomicUsize::new(usize::MAX),
+        came: Notify::new(),
+    });
+    let store = big.open().await;
+    let outreach = outreach(store, counter.clone()).settings(DispatchSettings::default());
+    let customer = fresh().into();
+    let one = Outgoing::email(mail(ONE), customer, receipt());
+    let also = vec![contact(customer, ONE)];
+
+    // The other tenant comes when the first one's backlog is being worked on.
+    let dispatcher = outreach.dispatcher().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let tenants = [big.ctx(), small.ctx()];
+    let running = tokio::spawn(async move {
+        dispatcher
+            .run_all(&tenants, async { stopped.await.unwrap() })
+            .await
+            .unwrap()
+    });
+    while counter.others.load(Ordering::SeqCst) < 1000 {
+        tokio::task::yield_now().await;
+    }
+    outreach.enqueue(&small.ctx(), one, also).await.unwrap();
+    let queued = counter.others.load(Ordering::SeqCst);
+    counter.came.notified().await;
+    stop.send(()).unwrap();
+    let report = running.await.unwrap();
+    let place = counter.before.load(Ordering::SeqCst) - queued;
+    println!("{place} of {BACKLOG} went before it; {} sent in all", report.sent);
+    // What is begun, what is claimed, and what goes while the idle one rests a second.
+    assert!(place < BACKLOG / 5, "behind {place} others");
+    assert_eq!(report.claimed, report.sent + report.released);
+    let left = format!(
+        "select count(*) from {} where tenant = $tenant and state = 'leased'",
+        table()
+    );
+    assert_eq!(big.ask(&left), ["0"]);
+    big.tell(&format!("delete from {} where tenant = $tenant", table()));
+}
