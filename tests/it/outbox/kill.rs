@@ -24,10 +24,10 @@ struct Storm {
 async fn storm(place: &Place, sink: &Sink, role: &str, storm: &Storm, mut server: Option<&mut Server>) {
     let mut workers: Vec<Child> = (0..storm.workers).map(|_| start(place, role, &sink.at)).collect();
     let blows = storm.kills + storm.server_kills;
-    let mut patience = 1200;
     for blow in 0..blows {
         // It goes by what has arrived, so that every blow hits while they work.
         let when = storm.messages * (blow + 1) / (blows + 2);
+        let mut patience = 4000;
         while sink.count() < when {
             assert!(patience > 0, "{} of {when} messages came", sink.count());
             tokio::time::sleep(Duration::from_millis(25)).await;
@@ -41,6 +41,8 @@ async fn storm(place: &Place, sink: &Sink, role: &str, storm: &Storm, mut server
             }
             _ => {
                 let n = blow % workers.len();
+                let ended = workers[n].try_wait().unwrap();
+                assert!(ended.is_none(), "a worker gave up by itself: {ended:?}");
                 workers[n].kill().unwrap(); // SIGKILL
                 workers[n].wait().unwrap();
                 workers[n] = start(place, role, &sink.at);
@@ -51,17 +53,20 @@ async fn storm(place: &Place, sink: &Sink, role: &str, storm: &Storm, mut server
         "select count(*) from {} where tenant = $tenant and state in ('queued', 'leased')",
         table()
     );
+    let mut patience = 1000;
     while place.ask(&open) != ["0"] {
         assert!(patience > 0, "not done: {:?}", place.ask(&open));
         tokio::time::sleep(Duration::from_millis(100)).await;
         patience -= 1;
     }
     for mut worker in workers {
-        if role == "forgetful" {
+        let forgets = role == "forgetful";
+        if forgets {
             worker.kill().unwrap();
         }
         drop(worker.stdin.take());
-        worker.wait().unwrap();
+        let ended = worker.wait().unwrap();
+        assert!(forgets || ended.success(), "a worker gave up: {ended}");
     }
 }
 

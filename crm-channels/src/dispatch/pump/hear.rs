@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crm_core::record::Stored;
-use crm_core::{Error, ErrorKind};
+use crm_core::{Effect, Error, ErrorKind, Uuid};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, abortable};
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,7 +17,6 @@ use super::super::report::Done;
 use super::super::settle::{Settled, What};
 use super::{Ended, Event, Feed, Pump, Sending};
 use crate::outbox::Entry;
-use crm_core::Uuid;
 
 impl<'a> Pump<'a> {
     pub(super) fn hear(&mut self, event: Event) {
@@ -116,8 +115,10 @@ impl<'a> Pump<'a> {
 
     fn no_claim(&mut self, error: Error) {
         self.sweep = true;
+        // A claim whose answer was lost may have taken messages: they come back when the lease ends that nobody holds.
+        let passes = error.is_retryable() || error.effect() == Effect::Unknown;
         match self.feed {
-            Feed::Forever if error.is_retryable() => {
+            Feed::Forever if passes => {
                 tracing::warn!(%error, "the outbox cannot be read; trying again");
                 self.rest(self.d.settings.idle.max(SECOND));
             }
