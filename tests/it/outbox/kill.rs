@@ -168,10 +168,10 @@ async fn killed_workers_and_postgres_lose_nothing_and_double_only_what_was_in_th
         return;
     };
     let plan = Storm {
-        messages: 5000,
+        messages: 3000,
         workers: 4,
         kills: 30,
-        server_kills: 5,
+        server_kills: 3,
     };
     nothing_is_lost(place, plan, Some(&mut server)).await;
 }
@@ -182,9 +182,9 @@ async fn killed_workers_and_mariadb_lose_nothing_and_double_only_what_was_in_the
         return;
     };
     let plan = Storm {
-        messages: 2000,
+        messages: 1500,
         workers: 3,
-        kills: 10,
+        kills: 8,
         server_kills: 2,
     };
     nothing_is_lost(place, plan, Some(&mut server)).await;
