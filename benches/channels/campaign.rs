@@ -23,8 +23,8 @@ const TOGETHER: usize = 500;
 
 /// A campaign for a fifth as many first: what it needs in memory does not grow with its members.
 pub(crate) async fn run(url: Option<&str>, members: usize) -> Result<()> {
-    let small = one(url, members.div_ceil(5)).await?;
-    let large = one(url, members).await?;
+    let small = Box::pin(one(url, members.div_ceil(5))).await?;
+    let large = Box::pin(one(url, members)).await?;
     println!(
         "campaign: {small} MiB more at its peak for {} members, {large} MiB for {members}",
         members.div_ceil(5)

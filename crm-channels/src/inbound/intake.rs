@@ -7,12 +7,11 @@ use crm_core::customer::{Address, Attributes, CONTACT_POINT, ContactState, Custo
 use crm_core::message::{Blame, DeliveryEvent, DeliveryState, Message, Sendable as _};
 use crm_core::query::{Filter, Query};
 use crm_core::record::{Entity, Record, Stored, Value, Write};
-use crm_core::{Context, Error, ErrorKind, IdSource, Result, Timestamp};
+use crm_core::{Context, Error, ErrorKind, IdSource, Result, SharedTime, Timestamp};
 use serde::Deserialize as _;
 
 use super::ingest::{INBOUND, Outcome, Work, json, key, text_of};
 use crate::outbox::{OUTBOX, OutboxState, delivery, join_blame, join_delivery, message, news_kind, resolved};
-use crate::time::SharedTime;
 
 /// How often an event is tried again when somebody else writes the same records at the same time.
 const TRIES: usize = 32;
