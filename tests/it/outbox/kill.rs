@@ -133,15 +133,12 @@ async fn nothing_is_lost(place: Place, plan: Storm, server: Option<&mut Server>)
     let doubled: usize = mails.values().map(|times| times - 1).sum();
     // A server that dies may leave everything in doubt that all workers have in hand.
     let most = (plan.kills + plan.server_kills * plan.workers) * CONCURRENCY;
-    println!(
-        "{} messages, {} kills, {} of the server: {doubled} twice, {unknown} in doubt",
+    assert!(
+        doubled <= most && unknown <= most,
+        "{} messages, {} kills, {} of the server: {doubled} twice, {unknown} in doubt, {most} may be",
         ids.len(),
         plan.kills,
         plan.server_kills
-    );
-    assert!(
-        doubled <= most && unknown <= most,
-        "{doubled} twice, {unknown} in doubt"
     );
     // The kills hit: somebody died with messages, and others took them over.
     let rescued = told.values().filter(|told| told.crashes > 0).count();
