@@ -453,15 +453,15 @@ impl CrmBuilder {
 /// The built-in methods, where the host brought none.
 #[cfg(feature = "analytics")]
 fn default_models(mut providers: RegistryBuilder, has: [bool; 3]) -> Result<RegistryBuilder> {
-    use crm_analytics::model::{CartTree, KMeansConfig, LinfaKMeans, LinfaPca, PcaConfig, TreeConfig};
+    use crm_analytics::model::{CartTree, KMeans, KMeansConfig, Pca, PcaConfig, TreeConfig};
     use crm_core::capability::{Classifier, Clusterer, Reducer};
 
     let [clusterer, reducer, classifier] = has;
     if !clusterer {
-        providers = providers.provide::<dyn Clusterer>(0, LinfaKMeans::shared(KMeansConfig::new(4))?);
+        providers = providers.provide::<dyn Clusterer>(0, KMeans::shared(KMeansConfig::new(4))?);
     }
     if !reducer {
-        providers = providers.provide::<dyn Reducer>(0, LinfaPca::shared(PcaConfig::default())?);
+        providers = providers.provide::<dyn Reducer>(0, Pca::shared(PcaConfig::default())?);
     }
     if !classifier {
         providers = providers.provide::<dyn Classifier>(0, CartTree::shared(TreeConfig::default())?);

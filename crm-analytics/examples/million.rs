@@ -10,9 +10,7 @@ use std::time::Instant;
 
 use crm_analytics::clean::{Bounds, CleaningPlan, Columns, Fill};
 use crm_analytics::features::{Scaling, to_matrix};
-use crm_analytics::model::{
-    CartTree, KMeansConfig, LinfaKMeans, LinfaPca, PcaConfig, TreeConfig, choose_clusters,
-};
+use crm_analytics::model::{CartTree, KMeans, KMeansConfig, Pca, PcaConfig, TreeConfig, choose_clusters};
 use crm_core::capability::{ClassifierModel, ClusterModel, ReduceModel};
 use crm_core::{Column, Table};
 
@@ -76,7 +74,7 @@ fn main() {
         .apply(&x)
         .unwrap();
     step("matrix, logarithms, scale");
-    let kmeans = LinfaKMeans::new(KMeansConfig::new(4)).unwrap();
+    let kmeans = KMeans::new(KMeansConfig::new(4)).unwrap();
     let sample = crm_core::Matrix::new(
         scaled.columns().to_vec(),
         scaled.as_slice()[..(10_000 * 4).min(rows * 4)].to_vec(),
@@ -84,14 +82,11 @@ fn main() {
     .unwrap();
     let choice = choose_clusters(&kmeans, &sample, 2..=8, 5_000, 1).unwrap();
     step("choose 2..=8 groups on 10,000");
-    let model = kmeans.learn(&scaled, 1).unwrap();
+    let model = kmeans.learn(&scaled, None, 1).unwrap();
     step("k-means (k=4) on all rows");
     let labels: Vec<usize> = model.predict(&scaled).unwrap().into_iter().flatten().collect();
     step("assign all rows");
-    let plane = LinfaPca::new(PcaConfig::default())
-        .unwrap()
-        .learn(&scaled)
-        .unwrap();
+    let plane = Pca::new(PcaConfig::default()).unwrap().learn(&scaled).unwrap();
     step("principal components of all rows");
     plane.transform(&scaled).unwrap();
     step("project all rows");
@@ -99,7 +94,7 @@ fn main() {
     let part = crm_core::Matrix::new(x.columns().to_vec(), x.as_slice()[..n * 4].to_vec()).unwrap();
     let tree = CartTree::new(TreeConfig::default())
         .unwrap()
-        .learn(&part, &labels[..n])
+        .learn(&part, &labels[..n], None)
         .unwrap();
     step("rules from 50,000");
     println!(

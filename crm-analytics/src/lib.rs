@@ -9,6 +9,7 @@
 pub mod clean;
 pub mod features;
 pub mod insights;
+pub mod judge;
 pub mod metrics;
 pub mod model;
 #[cfg(feature = "parquet")]

@@ -36,7 +36,7 @@ impl Matrix {
                     .with("columns", columns.len()),
             );
         }
-        if let Some(at) = data.iter().position(|value| !value.is_finite()) {
+        if let Some(at) = first_not_finite(&data) {
             let column = columns.get(at % columns.len()).map_or("", String::as_str);
             return Err(
                 Error::invalid("a value is not a finite number; fill or drop it before fitting")
@@ -102,6 +102,68 @@ impl Matrix {
     pub fn into_parts(self) -> (Vec<String>, Vec<f64>) {
         (self.columns, self.data)
     }
+}
+
+/// Where the first value stands that is not finite.
+fn first_not_finite(data: &[f64]) -> Option<usize> {
+    // A whole stretch at once, which the compiler turns into wide instructions: anything but a number times 0 is not 0.
+    const STRETCH: usize = 64;
+    let mut at = 0;
+    for stretch in data.chunks(STRETCH) {
+        let mut lanes = [0.0_f64; 8];
+        for values in stretch.chunks(8) {
+            lanes
+                .iter_mut()
+                .zip(values)
+                .for_each(|(lane, value)| *lane += value * 0.0);
+        }
+        if lanes.iter().any(|lane| *lane != 0.0)
+            && let Some(within) = stretch.iter().position(|value| !value.is_finite())
+        {
+            return Some(at + within);
+        }
+        at += stretch.len();
+    }
+    None
+}
+
+/// Whether `row` can be scored by a model fitted on `columns`: as many values, all of them finite.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] naming the column whose value is not finite, or both lengths.
+pub fn check_row(columns: &[String], row: &[f64]) -> Result<()> {
+    if row.len() != columns.len() {
+        return Err(
+            Error::invalid("a row has another number of values than the model has columns")
+                .operation("model.score")
+                .with("values", row.len())
+                .with("columns", columns.len()),
+        );
+    }
+    if let Some(at) = row.iter().position(|value| !value.is_finite()) {
+        return Err(Error::invalid(
+            "a value is not a finite number; fill it as it was filled before fitting",
+        )
+        .operation("model.score")
+        .with("column", columns.get(at).map_or("", String::as_str)));
+    }
+    Ok(())
+}
+
+/// Whether `x` has the columns a model was fitted on, in the same order.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] with both lists of names.
+pub fn same_columns(fitted: &[String], x: &Matrix) -> Result<()> {
+    if fitted == x.columns() {
+        return Ok(());
+    }
+    Err(
+        Error::invalid("the columns are not those the model was fitted on, or in another order")
+            .operation("model.predict")
+            .with("fitted", fitted.join(" "))
+            .with("found", x.columns().join(" ")),
+    )
 }
 
 impl fmt::Debug for Matrix {

@@ -95,7 +95,13 @@ pub(super) fn segmentation(
             metrics.insert("silhouette".into(), score.mean);
         }
     }
-    let (rules, importances) = told_apart(models, &take_rows(&x, &learned)?, &fit_labels, &mut metrics)?;
+    let (rules, importances) = told_apart(
+        models,
+        &take_rows(&x, &learned)?,
+        &fit_labels,
+        plan.seed,
+        &mut metrics,
+    )?;
     let projection = projected(models, plan, &scaled, &fit_x, &assignments, &mut notes)?;
 
     let run = run_id(plan, tenant, &features.ids, &x)?;
@@ -199,6 +205,7 @@ fn told_apart(
     models: &Models,
     x: &Matrix,
     labels: &[Option<usize>],
+    seed: u64,
     metrics: &mut BTreeMap<String, f64>,
 ) -> Result<(Vec<SegmentRule>, Vec<f64>)> {
     let kept: Vec<usize> = labels
@@ -211,7 +218,7 @@ fn told_apart(
         return Ok((Vec::new(), vec![0.0; x.cols()]));
     }
     let x = take_rows(x, &kept)?;
-    let tree = models.classifier.fit(&x, &classes)?;
+    let tree = models.classifier.fit(&x, &classes, seed)?;
     metrics.insert("rule_accuracy".into(), accuracy(&classes, &tree.predict(&x)?)?);
     let mut rules: Vec<SegmentRule> = tree
         .rules()

@@ -5,7 +5,7 @@
 //! use crm_analytics::Insights;
 //! use crm_analytics::features::FeaturePlan;
 //! use crm_analytics::insights::SegmentationPlan;
-//! use crm_analytics::model::{CartTree, KMeansConfig, LinfaKMeans, LinfaPca, PcaConfig, TreeConfig};
+//! use crm_analytics::model::{CartTree, KMeans, KMeansConfig, Pca, PcaConfig, TreeConfig};
 //! use crm_core::activity::ORDER;
 //! use crm_core::capability::{Classifier, Clusterer, RecordStore, Reducer};
 //! use crm_core::customer::CUSTOMER;
@@ -18,8 +18,8 @@
 //! store.migrate(&[&CUSTOMER, &ORDER, &SEGMENT, &SEGMENT_MEMBER]).await.unwrap();
 //! let registry = Registry::builder()
 //!     .provide::<dyn RecordStore>(0, store)
-//!     .provide::<dyn Clusterer>(0, LinfaKMeans::shared(KMeansConfig::new(4)).unwrap())
-//!     .provide::<dyn Reducer>(0, LinfaPca::shared(PcaConfig::default()).unwrap())
+//!     .provide::<dyn Clusterer>(0, KMeans::shared(KMeansConfig::new(4)).unwrap())
+//!     .provide::<dyn Reducer>(0, Pca::shared(PcaConfig::default()).unwrap())
 //!     .provide::<dyn Classifier>(0, CartTree::shared(TreeConfig::default()).unwrap())
 //!     .build()
 //!     .unwrap();

@@ -1,36 +1,60 @@
-//! Models: groups (k-means), directions (principal components) and rules (decision trees).
+//! Models: groups, directions, classes and numbers.
 //!
 //! Each is a provider of a capability of `crm_core`, configured by data; what it learns is data too (`to_json`,
-//! `from_json`), and reads back equal to the last bit. The numbers are linfa's where linfa 0.8 is right, and checked or
-//! computed again where it is not; each provider says which.
+//! `from_json`), and reads back equal to the last bit. Most are our own; those named `Linfa...` are linfa's, with what
+//! linfa 0.8 gets wrong computed again, and stand beside for whoever wants them.
 //!
 //! ```
-//! use crm_analytics::model::{KMeansConfig, KMeansModel, LinfaKMeans};
+//! use crm_analytics::model::{KMeans, KMeansConfig, KMeansModel};
 //! use crm_core::Matrix;
 //! use crm_core::capability::{ClusterModel, Clusterer};
 //!
 //! let x = Matrix::new(vec!["spend".into()], vec![1.0, 2.0, 90.0, 91.0, 92.0]).unwrap();
-//! let model = LinfaKMeans::new(KMeansConfig::new(2)).unwrap().fit(&x, 7).unwrap();
+//! let model = KMeans::new(KMeansConfig::new(2)).unwrap().fit(&x, 7).unwrap();
 //! assert_eq!(model.predict(&x).unwrap(), [Some(1), Some(1), Some(0), Some(0), Some(0)]);
 //! let again = KMeansModel::from_json(model.to_json().unwrap()).unwrap();
 //! assert_eq!(again.centers(), model.centers());
 //! ```
 
-mod cart;
 mod choose;
+mod dbscan;
+mod eigen;
+mod hierarchical;
 mod kmeans;
-mod linfa_tree;
+mod linear;
+mod linfa_clusters;
+mod linfa_kmeans;
+mod linfa_pca;
+mod mixture;
+mod mixture_model;
+mod neighbours;
+pub(crate) mod parallel;
 mod pca;
-mod tree;
+mod spec;
+mod trees;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use cart::CartTree;
 pub use choose::{Choice, ClusterScore, choose_clusters};
-pub use kmeans::{KMeansConfig, KMeansModel, LinfaKMeans};
-pub use linfa_tree::LinfaDecisionTree;
-pub use pca::{LinfaPca, PcaConfig, PcaModel};
-pub use tree::{TreeConfig, TreeModel};
+pub use dbscan::{Dbscan, DbscanConfig, DbscanModel};
+pub use hierarchical::{Hierarchical, HierarchicalConfig, HierarchicalModel, Linkage};
+pub use kmeans::{KMeans, KMeansConfig, KMeansModel, MiniBatchConfig, MiniBatchKMeans};
+pub use linear::{
+    LogisticConfig, LogisticModel, LogisticRegression, RidgeConfig, RidgeModel, RidgeRegression,
+};
+pub use linfa_clusters::{LinfaDbscan, LinfaGaussianMixture};
+pub use linfa_kmeans::LinfaKMeans;
+pub use linfa_pca::LinfaPca;
+pub use mixture::{Covariance, GaussianMixture, MixtureConfig};
+pub use mixture_model::MixtureModel;
+pub use pca::{Pca, PcaConfig, PcaModel};
+pub use spec::{ModelSpec, read_classifier, read_clusters, read_reduction, read_regressor};
+pub(crate) use trees::logistic;
+pub use trees::{
+    BoostConfig, BoostedModel, BoostedRegressorModel, CartRegressor, CartTree, ForestConfig, ForestModel,
+    ForestRegressorModel, GradientBoosting, GradientBoostingRegressor, LinfaDecisionTree, RandomForest,
+    RandomForestRegressor, Split, TreeConfig, TreeModel, TreeRegressorModel,
+};
 
 use crm_core::{Error, ErrorKind, Matrix, Result};
 use serde::de::DeserializeOwned;
@@ -126,17 +150,163 @@ fn as_array(x: &Matrix) -> Result<ndarray::Array2<f64>> {
     ndarray::Array2::from_shape_vec((x.rows(), x.cols()), x.as_slice().to_vec()).map_err(classify)
 }
 
-/// The columns must be those a model was fitted on, in the same order.
-fn same_columns(operation: &'static str, fitted: &[String], found: &Matrix) -> Result<()> {
-    if fitted == found.columns() {
+/// What classifiers ask of their classes; answers how many there are.
+fn check_classes(operation: &'static str, x: &Matrix, classes: &[usize]) -> Result<usize> {
+    let invalid = |message: &'static str| {
+        Err(Error::invalid(message)
+            .operation(operation)
+            .with("rows", x.rows())
+            .with("classes", classes.len()))
+    };
+    if classes.len() != x.rows() {
+        return invalid("there are not as many classes as rows");
+    }
+    let Some(first) = classes.first() else {
+        return invalid("there are no rows to learn from");
+    };
+    if classes.iter().all(|class| class == first) {
+        return invalid("all rows are of one class: there is nothing to tell apart");
+    }
+    let count = classes.iter().max().map_or(0, |max| max.saturating_add(1));
+    if count > 1 << 16 {
+        return invalid("classes are numbered from 0; a number is too large");
+    }
+    if x.rows() >= 1 << 31 {
+        return invalid("there are more rows than can be numbered");
+    }
+    Ok(count)
+}
+
+/// What regressors ask of their values; answers their (weighted) mean and sum of squares around it.
+fn check_values(
+    operation: &'static str,
+    x: &Matrix,
+    values: &[f64],
+    weights: Option<&[f64]>,
+) -> Result<(f64, f64)> {
+    let invalid = |message: &'static str| Error::invalid(message).operation(operation);
+    if values.len() != x.rows() {
+        return Err(invalid("there are not as many values as rows")
+            .with("rows", x.rows())
+            .with("values", values.len()));
+    }
+    if values.is_empty() {
+        return Err(invalid("there are no rows to learn from"));
+    }
+    if let Some(row) = values
+        .iter()
+        .position(|value| !value.is_finite() || value.abs() > 1e140)
+    {
+        return Err(invalid("a value is not finite, or too large to be squared").with("row", row));
+    }
+    if x.rows() >= 1 << 31 {
+        return Err(invalid("there are more rows than can be numbered"));
+    }
+    if let Some(weights) = weights {
+        check_weights(operation, x.rows(), weights)?;
+    }
+    let weight = |row: usize| weights.map_or(1.0, |w| w.get(row).copied().unwrap_or(0.0));
+    let total: f64 = (0..values.len()).map(weight).sum();
+    let mean = values
+        .iter()
+        .enumerate()
+        .map(|(row, v)| weight(row) * v)
+        .sum::<f64>()
+        / total;
+    let squares = values
+        .iter()
+        .enumerate()
+        .map(|(row, v)| weight(row) * (v - mean) * (v - mean))
+        .sum::<f64>();
+    if !mean.is_finite() || !squares.is_finite() {
+        return Err(invalid(
+            "values times weights are too large to be summed; scale them",
+        ));
+    }
+    Ok((mean, squares))
+}
+
+/// The place for an answer must be as long as there are classes.
+fn check_out(classes: usize, out: &[f64]) -> Result<()> {
+    if out.len() == classes {
         return Ok(());
     }
     Err(
-        Error::invalid("the columns are not those the model was fitted on, or in another order")
-            .operation(operation)
-            .with("fitted", fitted.join(" "))
-            .with("found", found.columns().join(" ")),
+        Error::invalid("the place for the answer has another length than there are classes")
+            .operation("model.score")
+            .with("classes", classes)
+            .with("places", out.len()),
     )
+}
+
+fn no_such_class(class: usize, classes: usize) -> Error {
+    Error::invalid("there is no such class")
+        .operation("model.explain")
+        .with("class", class)
+        .with("classes", classes)
+}
+
+fn unsound() -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        "the model's parts do not fit each other; fit it again",
+    )
+    .operation("model.read")
+}
+
+/// Weights must be as many as rows, none negative, not all 0.
+fn check_weights(operation: &'static str, rows: usize, weights: &[f64]) -> Result<()> {
+    let invalid = |message: &'static str| Error::invalid(message).operation(operation);
+    if weights.len() != rows {
+        return Err(invalid("there are not as many weights as rows")
+            .with("rows", rows)
+            .with("weights", weights.len()));
+    }
+    if let Some(row) = weights.iter().position(|w| !w.is_finite() || *w < 0.0) {
+        return Err(invalid("a weight is negative or not finite").with("row", row));
+    }
+    let total: f64 = weights.iter().sum();
+    if total <= 0.0 || !total.is_finite() {
+        return Err(invalid("weights sum to nothing, or to more than a number holds"));
+    }
+    Ok(())
+}
+
+/// Values must neither overflow nor vanish when their differences are squared and summed.
+fn squarable(operation: &'static str, x: &Matrix) -> Result<()> {
+    let mut low = x.row(0).to_vec();
+    let mut high = low.clone();
+    for row in x.iter_rows() {
+        for ((low, high), value) in low.iter_mut().zip(&mut high).zip(row) {
+            *low = if *value < *low { *value } else { *low };
+            *high = if *value > *high { *value } else { *high };
+        }
+    }
+    let spread = low.iter().zip(&high).map(|(l, h)| h - l).fold(0.0, f64::max);
+    let largest = low.iter().chain(&high).map(|v| v.abs()).fold(0.0, f64::max);
+    if largest > 1e140 || (spread > 0.0 && spread < 1e-140) {
+        return Err(Error::invalid(
+            "the values are too large or too close to each other to be squared; scale the columns first",
+        )
+        .operation(operation));
+    }
+    Ok(())
+}
+
+/// The means of the columns.
+fn column_means(x: &Matrix) -> Vec<f64> {
+    let mut means = vec![0.0; x.cols()];
+    for row in x.iter_rows() {
+        means.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+    }
+    means.iter_mut().for_each(|sum| *sum /= x.rows().max(1) as f64);
+    means
+}
+
+/// The order of two rows, value by value.
+fn by_values(a: &[f64], b: &[f64]) -> std::cmp::Ordering {
+    let first = a.iter().zip(b).map(|(a, b)| a.total_cmp(b)).find(|o| o.is_ne());
+    first.unwrap_or(std::cmp::Ordering::Equal)
 }
 
 /// Whether at least `wanted` rows differ from each other.

@@ -2,213 +2,274 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use crm_core::capability::{ReduceModel, Reducer};
+use crm_core::matrix::check_row;
 use crm_core::{Error, ErrorKind, Health, Matrix, Provider, ProviderInfo, Result};
-use linfa_linalg::eigh::{EigSort, Eigh};
-use ndarray::{Array1, Array2};
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::{classify, guarded, matrix_data, read_model, same_columns, write_model};
+use super::eigen::{Eigen, by_linfa, by_rotations};
+use super::parallel::{each, stretches};
+use super::{matrix_data, read_model, write_model};
 
-/// How [`LinfaPca`] works.
+/// How [`Pca`] and [`super::LinfaPca`] work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PcaConfig {
     /// How many directions to keep; fewer when there are fewer columns. 2 unless said otherwise.
     pub components: usize,
+    /// Whether columns are divided by their standard deviation (n - 1) first, as is right when their units differ; a
+    /// constant column then stays 0. No unless said otherwise: cleaning plans scale.
+    pub standardise: bool,
 }
 
 impl Default for PcaConfig {
     fn default() -> Self {
-        Self { components: 2 }
+        Self {
+            components: 2,
+            standardise: false,
+        }
+    }
+}
+
+impl PcaConfig {
+    /// So many directions of columns as they are.
+    pub fn new(components: usize) -> Self {
+        Self {
+            components,
+            ..Self::default()
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        if self.components == 0 {
+            return Err(Error::config("at least one direction must be kept").with("setting", "components"));
+        }
+        Ok(())
     }
 }
 
 /// Principal components: the directions in which the rows differ most.
 ///
-/// The covariance matrix is taken apart by the symmetric eigen decomposition of linfa's linear algebra. The result is
-/// checked against the matrix; where it fails, Jacobi's rotations take its place. `linfa-reduction` 0.8.1 is not used: its iterative solver silently answers wrong
-/// directions for many shapes, and panics on dependent columns. Shares are of the **total** variance, so that those of
-/// the kept directions sum to less than 1; the largest entry of each direction is positive, so that a picture does not
-/// flip. Columns are centred, not scaled: scale them first when their units differ.
+/// The covariance matrix is summed in stretches of rows and taken apart by Jacobi's rotations (with more than 64 columns by
+/// a tridiagonal decomposition); every answer is checked against the matrix. Shares are of the **total** variance, so
+/// that those of the kept directions sum to less than 1; the largest entry of each direction is positive, so that a
+/// picture does not flip. The covariance squares: directions with less than about 1e-14 of the variance are noise.
 #[derive(Debug, Clone)]
-pub struct LinfaPca {
+pub struct Pca {
     info: ProviderInfo,
     config: PcaConfig,
+    threads: usize,
 }
 
-impl LinfaPca {
-    /// A provider named `pca`.
+impl Pca {
+    /// A provider named `pca`, on the caller's thread.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when no direction is asked for.
+    /// As [`PcaConfig::validate`].
     pub fn new(config: PcaConfig) -> Result<Self> {
-        if config.components == 0 {
-            return Err(Error::config("at least one direction must be kept").with("setting", "components"));
-        }
+        config.validate()?;
         Ok(Self {
-            info: ProviderInfo::new("linfa-pca", "pca"),
+            info: ProviderInfo::new("pca", "pca"),
             config,
+            threads: 1,
         })
     }
 
     /// The same, ready to be put into a registry.
     ///
     /// # Errors
-    /// As [`LinfaPca::new`].
+    /// As [`Pca::new`].
     pub fn shared(config: PcaConfig) -> Result<Arc<dyn Reducer>> {
         Ok(Arc::new(Self::new(config)?))
+    }
+
+    /// Lets a fit use so many threads while it lasts; the answer is the same to the last bit.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
     }
 
     /// Learns directions, as [`Reducer::fit`], and answers the model by its own type.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] with fewer than 2 rows or when nothing varies.
+    /// [`ErrorKind::Invalid`] with fewer than 2 rows, when nothing varies, or when values are too large to be squared.
     pub fn learn(&self, x: &Matrix) -> Result<PcaModel> {
-        let invalid = |message: &'static str| {
-            Err(Error::invalid(message)
-                .operation("pca.fit")
-                .with("rows", x.rows()))
+        let means = means(x, self.threads);
+        let decompose = if x.cols() <= ROTATED {
+            by_rotations
+        } else {
+            by_linfa
         };
-        if x.rows() < 2 {
-            return invalid("principal components need at least 2 rows");
-        }
-        let cols = x.cols();
-        let means: Vec<f64> = (0..cols)
-            .map(|col| x.iter_col(col).sum::<f64>() / x.rows() as f64)
-            .collect();
-        let covariance = covariance(x, &means);
-        let total: f64 = covariance.diag().sum();
-        if !total.is_finite() {
-            return invalid("the values are too large to square; scale the columns first");
-        }
-        if total <= 0.0 {
-            return invalid("all rows are equal: nothing varies");
-        }
-        // As shares of the total, so that neither tiny nor huge units are lost within.
-        let shares = covariance.mapv(|v| v / total);
-        let linfas = guarded("pca.fit", || Ok(shares.eigh().map_err(classify)?.sort_eig_desc()));
-        let (values, vectors) = match linfas {
-            Ok(found) if verify(&shares, &found).is_ok() => found,
-            // It gives up, or answers nonsense, on some matrices whose entries differ by many orders of magnitude.
-            _ => jacobi(&shares),
-        };
-        let found = (values, vectors);
-        verify(&shares, &found)?;
-        let (values, vectors) = found;
-        let kept = self.config.components.min(cols);
-        let mut rows = Vec::with_capacity(kept * cols);
-        let mut ratios: Vec<f64> = Vec::with_capacity(kept);
-        for (value, vector) in values.iter().zip(vectors.columns()).take(kept) {
-            // Rounding may leave a zero slightly below zero.
-            ratios.push(value.max(0.0));
-            let strongest = vector.iter().copied().fold(0.0_f64, |best, v| {
-                // The first of entries that are equal but for rounding decides.
-                if v.abs() > best.abs() * (1.0 + 1e-9) {
-                    v
-                } else {
-                    best
-                }
-            });
-            let sign = if strongest < 0.0 { -1.0 } else { 1.0 };
-            rows.extend(vector.iter().map(|v| v * sign));
-        }
-        Ok(PcaModel {
-            means,
-            components: Matrix::new(x.columns().to_vec(), rows)?,
-            variances: ratios.iter().map(|ratio| ratio * total).collect(),
-            ratios,
-        })
+        assemble(
+            &self.config,
+            x,
+            &means,
+            |x, means| covariance(x, means, self.threads),
+            decompose,
+        )
     }
+}
+
+/// Up to so many columns, rotations are fast enough.
+const ROTATED: usize = 64;
+
+/// Means of the columns, in the order of the stretches.
+fn means(x: &Matrix, threads: usize) -> Vec<f64> {
+    let parts = each(stretches(x.rows()), threads, |rows| {
+        let mut sums = vec![0.0; x.cols()];
+        for row in of(x, &rows).chunks_exact(x.cols()) {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    });
+    let mut sums = vec![0.0; x.cols()];
+    for part in parts {
+        sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+    }
+    sums.iter_mut().for_each(|sum| *sum /= x.rows().max(1) as f64);
+    sums
+}
+
+fn of<'a>(x: &'a Matrix, rows: &std::ops::Range<usize>) -> &'a [f64] {
+    x.as_slice()
+        .get(rows.start * x.cols()..rows.end * x.cols())
+        .unwrap_or_default()
 }
 
 /// The sample covariance of the columns (divided by rows - 1), from centred values.
-fn covariance(x: &Matrix, means: &[f64]) -> Array2<f64> {
+fn covariance(x: &Matrix, means: &[f64], threads: usize) -> Array2<f64> {
     let cols = x.cols();
-    let mut sums = vec![0.0; cols * cols];
-    let mut centred = vec![0.0; cols];
-    for row in x.iter_rows() {
-        centred
-            .iter_mut()
-            .zip(row.iter().zip(means))
-            .for_each(|(c, (v, m))| *c = v - m);
-        for (sums, a) in sums.chunks_exact_mut(cols).zip(&centred) {
-            sums.iter_mut().zip(&centred).for_each(|(sum, b)| *sum += a * b);
+    let parts = each(stretches(x.rows()), threads, |rows| {
+        // Column by column, so that a product of two columns is one run over both.
+        let height = rows.len();
+        let mut columns = vec![0.0; cols * height];
+        for (at, row) in of(x, &rows).chunks_exact(cols).enumerate() {
+            let places = columns.iter_mut().skip(at).step_by(height.max(1));
+            for (place, (value, mean)) in places.zip(row.iter().zip(means)) {
+                *place = value - mean;
+            }
         }
+        let mut products = Vec::with_capacity(cols * (cols + 1) / 2);
+        let views: Vec<&[f64]> = columns.chunks_exact(height.max(1)).collect();
+        for (i, a) in views.iter().enumerate() {
+            products.extend(views.iter().skip(i).map(|b| dot(a, b)));
+        }
+        products
+    });
+    let mut sums = vec![0.0; cols * (cols + 1) / 2];
+    for part in parts {
+        sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
     }
     let n = (x.rows() - 1) as f64;
+    let place = |i: usize, j: usize| i * cols - i * i.saturating_sub(1) / 2 + (j - i);
     Array2::from_shape_fn((cols, cols), |(i, j)| {
-        sums.get(i * cols + j).copied().unwrap_or(0.0) / n
+        let (low, high) = (i.min(j), i.max(j));
+        sums.get(place(low, high)).copied().unwrap_or(0.0) / n
     })
 }
 
-/// `C v = value v` and unit length for every pair, and the values sum to the trace, which is 1.
-fn verify(shares: &Array2<f64>, (values, vectors): &(Array1<f64>, Array2<f64>)) -> Result<()> {
-    let near = |a: f64, b: f64| (a - b).abs() <= 1e-8;
-    let mut right = values.len() == shares.nrows() && near(values.sum(), 1.0);
-    for (value, vector) in values.iter().zip(vectors.columns()) {
-        let image = shares.dot(&vector);
-        right &= near(vector.dot(&vector), 1.0);
-        right &= image.iter().zip(vector).all(|(a, b)| near(*a, value * b));
+/// The sum of products, in eight sums side by side.
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (wide_a, wide_b) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f64 = wide_a
+        .remainder()
+        .iter()
+        .zip(wide_b.remainder())
+        .map(|(a, b)| a * b)
+        .sum();
+    for (a, b) in wide_a.zip(wide_b) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
     }
-    if right {
-        return Ok(());
-    }
-    Err(Error::unexpected("the eigen decomposition failed its check; please report it").operation("pca.fit"))
+    lanes.iter().sum::<f64>() + rest
 }
 
-/// Eigenvalues, the largest first, and vectors of a symmetric matrix by rotations (Jacobi 1846; Golub and Van Loan,
-/// Matrix Computations, 8.5): slower, but at home with any spread of entries.
-#[allow(
-    clippy::indexing_slicing,
-    reason = "every index runs below the size of the square matrix"
-)]
-fn jacobi(matrix: &Array2<f64>) -> (Array1<f64>, Array2<f64>) {
-    let n = matrix.nrows();
-    let mut a = matrix.clone();
-    let mut vectors = Array2::eye(n);
-    for _sweep in 0..60 {
-        let off: f64 = a
-            .indexed_iter()
-            .filter(|((i, j), _)| i != j)
-            .map(|(_, v)| v.abs())
-            .sum();
-        if off <= 1e-16 {
-            break;
-        }
-        for p in 0..n {
-            for q in p + 1..n {
-                if a[[p, q]] == 0.0 {
-                    continue;
+/// The model from means, a covariance and its decomposition.
+pub(super) fn assemble(
+    config: &PcaConfig,
+    x: &Matrix,
+    means: &[f64],
+    covariance: impl FnOnce(&Matrix, &[f64]) -> Array2<f64>,
+    decompose: impl FnOnce(&Array2<f64>) -> Result<Eigen>,
+) -> Result<PcaModel> {
+    let invalid = |message: &'static str| {
+        Err(Error::invalid(message)
+            .operation("pca.fit")
+            .with("rows", x.rows()))
+    };
+    if x.rows() < 2 {
+        return invalid("principal components need at least 2 rows");
+    }
+    let cols = x.cols();
+    let mut covariance = covariance(x, means);
+    if !covariance.iter().all(|v| v.is_finite()) {
+        return invalid("the values are too large to square; scale the columns first");
+    }
+    let mut scales = Vec::new();
+    if config.standardise {
+        scales = covariance
+            .diag()
+            .iter()
+            .zip(means)
+            // What rounding leaves of a constant column is no spread.
+            .map(|(variance, mean)| {
+                let deviation = variance.sqrt();
+                if deviation > 1e-14 * mean.abs() {
+                    deviation
+                } else {
+                    0.0
                 }
-                let theta = (a[[q, q]] - a[[p, p]]) / (2.0 * a[[p, q]]);
-                let tangent = theta.signum() / (theta.abs() + theta.hypot(1.0));
-                let cosine = 1.0 / tangent.hypot(1.0);
-                let sine = tangent * cosine;
-                for k in 0..n {
-                    let (x, y) = (a[[k, p]], a[[k, q]]);
-                    (a[[k, p]], a[[k, q]]) = (cosine * x - sine * y, sine * x + cosine * y);
-                }
-                for k in 0..n {
-                    let (x, y) = (a[[p, k]], a[[q, k]]);
-                    (a[[p, k]], a[[q, k]]) = (cosine * x - sine * y, sine * x + cosine * y);
-                }
-                for k in 0..n {
-                    let (x, y) = (vectors[[k, p]], vectors[[k, q]]);
-                    (vectors[[k, p]], vectors[[k, q]]) = (cosine * x - sine * y, sine * x + cosine * y);
-                }
-            }
+            })
+            .collect::<Vec<f64>>();
+        let inverse = |i: usize| scales.get(i).filter(|s| **s > 0.0).map_or(0.0, |s| 1.0 / s);
+        for ((i, j), value) in covariance.indexed_iter_mut() {
+            *value *= inverse(i) * inverse(j);
         }
     }
-    let mut order: Vec<usize> = (0..n).collect();
-    order.sort_by(|i, j| a[[*j, *j]].total_cmp(&a[[*i, *i]]));
-    (
-        order.iter().map(|i| a[[*i, *i]]).collect(),
-        vectors.select(ndarray::Axis(1), &order),
-    )
+    let total: f64 = covariance.diag().sum();
+    if !total.is_finite() {
+        return invalid("the values are too large to square; scale the columns first");
+    }
+    if total <= 0.0 {
+        return invalid("all rows are equal: nothing varies");
+    }
+    // As shares of the total, so that neither tiny nor huge units are lost within.
+    let (values, vectors) = decompose(&covariance.mapv(|v| v / total))?;
+    let kept = config.components.min(cols);
+    let mut rows = Vec::with_capacity(kept * cols);
+    let mut ratios: Vec<f64> = Vec::with_capacity(kept);
+    for (value, vector) in values.iter().zip(vectors.columns()).take(kept) {
+        // Rounding may leave a zero slightly below zero.
+        ratios.push(value.max(0.0));
+        let strongest = vector.iter().copied().fold(0.0_f64, |best, v| {
+            // The first of entries that are equal but for rounding decides.
+            if v.abs() > best.abs() * (1.0 + 1e-9) {
+                v
+            } else {
+                best
+            }
+        });
+        let sign = if strongest < 0.0 { -1.0 } else { 1.0 };
+        rows.extend(vector.iter().map(|v| v * sign));
+    }
+    Ok(PcaModel {
+        means: means.to_vec(),
+        scales,
+        components: Matrix::new(x.columns().to_vec(), rows)?,
+        variances: ratios.iter().map(|ratio| ratio * total).collect(),
+        ratios,
+    })
 }
 
 #[async_trait]
-impl Provider for LinfaPca {
+impl Provider for Pca {
     fn info(&self) -> &ProviderInfo {
         &self.info
     }
@@ -217,16 +278,20 @@ impl Provider for LinfaPca {
     }
 }
 
-impl Reducer for LinfaPca {
+impl Reducer for Pca {
     fn fit(&self, x: &Matrix) -> Result<Box<dyn ReduceModel>> {
         Ok(Box::new(self.learn(x)?))
     }
 }
 
-/// Directions found by [`LinfaPca`].
+/// Directions found by [`Pca`] or [`super::LinfaPca`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PcaModel {
     means: Vec<f64>,
+    /// Standard deviations; none when columns stay in their units.
+    #[serde(default)]
+    scales: Vec<f64>,
     #[serde(with = "matrix_data")]
     components: Matrix,
     variances: Vec<f64>,
@@ -234,7 +299,7 @@ pub struct PcaModel {
 }
 
 impl PcaModel {
-    const KIND: &'static str = "pca";
+    pub(super) const KIND: &'static str = "pca";
 
     /// Reads a model written by [`ReduceModel::to_json`].
     ///
@@ -243,7 +308,9 @@ impl PcaModel {
     pub fn from_json(json: serde_json::Value) -> Result<Self> {
         let model: Self = read_model(Self::KIND, json)?;
         let directions = model.components.rows();
-        if model.means.len() != model.components.cols()
+        let cols = model.components.cols();
+        if model.means.len() != cols
+            || !(model.scales.is_empty() || model.scales.len() == cols)
             || model.variances.len() != directions
             || model.ratios.len() != directions
         {
@@ -255,31 +322,56 @@ impl PcaModel {
         Ok(model)
     }
 
-    /// The variance along each direction, in squared units of the columns.
+    /// The variance along each direction, in squared units of the columns (of standard deviations when standardised).
     pub fn variances(&self) -> &[f64] {
         &self.variances
+    }
+
+    /// The row that projects to `point`, one value a direction, as near as the kept directions can.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when the point has another number of values than there are directions.
+    pub fn restore_row(&self, point: &[f64]) -> Result<Vec<f64>> {
+        if point.len() != self.components.rows() {
+            return Err(
+                Error::invalid("a point has as many values as there are directions")
+                    .operation("pca.restore")
+                    .with("directions", self.components.rows()),
+            );
+        }
+        let mut row = vec![0.0; self.means.len()];
+        for (value, direction) in point.iter().zip(self.components.iter_rows()) {
+            row.iter_mut()
+                .zip(direction)
+                .for_each(|(sum, d)| *sum += value * d);
+        }
+        for (at, (value, mean)) in row.iter_mut().zip(&self.means).enumerate() {
+            *value = *value * self.scales.get(at).copied().unwrap_or(1.0) + mean;
+        }
+        Ok(row)
     }
 }
 
 impl ReduceModel for PcaModel {
-    fn transform(&self, x: &Matrix) -> Result<Matrix> {
-        same_columns("pca.transform", self.components.columns(), x)?;
-        let mut values = Vec::with_capacity(x.rows() * self.components.rows());
-        for row in x.iter_rows() {
-            values.extend(self.components.iter_rows().map(|direction| {
-                row.iter()
-                    .zip(&self.means)
-                    .zip(direction)
-                    .map(|((v, m), d)| (v - m) * d)
-                    .sum::<f64>()
-            }));
+    fn project_row(&self, row: &[f64], out: &mut [f64]) -> Result<()> {
+        check_row(self.components.columns(), row)?;
+        if out.len() != self.components.rows() {
+            return Err(Error::invalid(
+                "the place for the answer has another length than there are directions",
+            )
+            .operation("pca.transform")
+            .with("directions", self.components.rows()));
         }
-        Matrix::new(
-            (1..=self.components.rows())
-                .map(|i| format!("component_{i}"))
-                .collect(),
-            values,
-        )
+        for (out, direction) in out.iter_mut().zip(self.components.iter_rows()) {
+            let centred = row.iter().zip(&self.means).zip(direction);
+            *out = if self.scales.is_empty() {
+                centred.map(|((v, m), d)| (v - m) * d).sum()
+            } else {
+                let scaled = centred.zip(&self.scales).filter(|(_, scale)| **scale > 0.0);
+                scaled.map(|(((v, m), d), scale)| (v - m) / scale * d).sum()
+            };
+        }
+        Ok(())
     }
 
     fn explained_ratio(&self) -> &[f64] {
@@ -292,27 +384,5 @@ impl ReduceModel for PcaModel {
 
     fn to_json(&self) -> Result<serde_json::Value> {
         write_model(Self::KIND, self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rotations_agree_with_linfa_and_hold_where_it_does_not() {
-        let plain = ndarray::array![[0.5, 0.2, 0.1], [0.2, 0.3, -0.1], [0.1, -0.1, 0.2]];
-        let ours = jacobi(&plain);
-        verify(&plain, &ours).unwrap();
-        let theirs = plain.eigh().unwrap().sort_eig_desc();
-        assert!(ours.0.iter().zip(&theirs.0).all(|(a, b)| (a - b).abs() < 1e-12));
-        let spread = ndarray::array![
-            [1.0, 1e-140, 1e-75],
-            [1e-140, 1e-280, 1e-220],
-            [1e-75, 1e-220, 1e-150]
-        ];
-        verify(&spread, &jacobi(&spread)).unwrap();
-        let wrong = (theirs.0, ndarray::Array2::eye(3));
-        assert!(verify(&plain, &wrong).is_err(), "the check can fail");
     }
 }

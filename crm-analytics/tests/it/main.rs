@@ -10,6 +10,12 @@
 mod clean;
 mod insights;
 mod iris;
+mod judge;
 mod model;
+mod model_broken;
+mod model_hostile;
+mod model_sklearn;
+mod model_suites;
 #[cfg(feature = "plot")]
 mod plot;
+mod sklearn;

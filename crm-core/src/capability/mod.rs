@@ -16,7 +16,10 @@ mod collector;
 mod message;
 mod store;
 
-pub use analysis::{Classifier, ClassifierModel, ClusterModel, Clusterer, ReduceModel, Reducer, Rule};
+pub use analysis::{
+    Classifier, ClassifierModel, ClusterModel, Clusterer, Contributions, ReduceModel, Reducer, Regressor,
+    RegressorModel, Rule,
+};
 pub use collector::{
     Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, OriginalKind, Originals, Outline,
     Progress, Reject, RejectKind, TableSource,

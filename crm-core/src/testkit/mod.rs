@@ -27,6 +27,7 @@
 pub mod collector;
 pub mod fixtures;
 pub mod mailer;
+pub mod models;
 pub mod sms;
 pub mod store;
 pub mod voice;

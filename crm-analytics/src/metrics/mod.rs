@@ -1,4 +1,4 @@
-//! How good groups are: inertia, silhouette, accuracy.
+//! How good groups, classes and numbers are. Everything answered is plain data, so that it can be stored and drawn.
 //!
 //! ```
 //! use crm_analytics::metrics::silhouette;
@@ -8,6 +8,20 @@
 //! let score = silhouette(&x, &[Some(0), Some(0), Some(1), Some(1)], 5000, 0).unwrap();
 //! assert!(score.mean > 0.89 && score.rows == 4);
 //! ```
+
+mod clusters;
+mod numbers;
+mod ranking;
+mod scores;
+mod tables;
+
+pub use clusters::{adjusted_rand, calinski_harabasz, davies_bouldin};
+pub use numbers::{NumberScores, number_scores};
+pub use ranking::{
+    PrecisionRecall, PrecisionRecallPoint, Roc, RocPoint, average_precision, precision_recall, roc,
+};
+pub use scores::{ClassFigures, Confusion, brier, confusion, log_loss};
+pub use tables::{LiftRow, LiftTable, Reliability, ReliabilityBin, lift_table, reliability};
 
 use crm_core::{Error, Matrix, Result};
 use serde::{Deserialize, Serialize};
@@ -126,6 +140,50 @@ pub fn accuracy(expected: &[usize], found: &[usize]) -> Result<f64> {
         return Ok(1.0);
     }
     Ok(expected.iter().zip(found).filter(|(a, b)| a == b).count() as f64 / expected.len() as f64)
+}
+
+/// What ranks rows: as many scores as answers, all finite, some rows of either kind.
+pub(crate) fn check_scores(operation: &'static str, scores: &[f64], positive: &[bool]) -> Result<()> {
+    let invalid = |message: &'static str| Error::invalid(message).operation(operation);
+    if scores.len() != positive.len() {
+        return Err(invalid("there are not as many scores as answers")
+            .with("scores", scores.len())
+            .with("answers", positive.len()));
+    }
+    if let Some(row) = scores.iter().position(|score| !score.is_finite()) {
+        return Err(invalid("a score is not a finite number").with("row", row));
+    }
+    let hits = positive.iter().filter(|p| **p).count();
+    if hits == 0 || hits == positive.len() {
+        return Err(
+            invalid("all rows are of one kind, so that nothing can be ranked; judge on other rows")
+                .with("positive", hits)
+                .with("rows", positive.len()),
+        );
+    }
+    Ok(())
+}
+
+/// Rows with equal scores together, the highest first: score, rows, positive ones.
+pub(crate) fn tied(scores: &[f64], positive: &[bool]) -> Vec<(f64, f64, f64)> {
+    let mut order: Vec<(f64, bool)> = scores
+        .iter()
+        .map(|s| s + 0.0)
+        .zip(positive.iter().copied())
+        .collect();
+    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let mut groups: Vec<(f64, f64, f64)> = Vec::new();
+    for (score, positive) in order {
+        let hit = f64::from(u8::from(positive));
+        match groups.last_mut() {
+            Some((last, rows, hits)) if *last == score => {
+                *rows += 1.0;
+                *hits += hit;
+            }
+            _ => groups.push((score, 1.0, hit)),
+        }
+    }
+    groups
 }
 
 fn same_length(x: &Matrix, labels: usize) -> Result<()> {

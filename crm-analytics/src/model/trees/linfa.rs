@@ -8,14 +8,16 @@ use linfa::traits::Fit;
 use linfa_trees::{DecisionTree, TreeNode};
 use ndarray::Array1;
 
-use super::tree::{Fork, Node, TreeConfig, TreeModel, check_classes};
-use super::{as_array, classify, guarded};
+use super::cart::TreeConfig;
+use super::model::TreeModel;
+use super::nodes::{Fork, Node, Nodes, shares};
 use crate::metrics::accuracy;
+use crate::model::{as_array, check_classes, classify, guarded};
 
 /// How many trees are grown to choose from: near-ties seldom have more than two outcomes.
 const GROWN: usize = 5;
 
-/// linfa's decision tree, for those who want that very one; [`super::CartTree`] is exact and reproducible.
+/// linfa's decision tree, for those who want that very one; [`super::CartTree`] is exact, takes weights and reproducible.
 ///
 /// What is known of linfa 0.8.1, and what is done about it here:
 /// - It sums weights in the order of a randomly seeded map, so that near-ties fall either way from run to run. Here,
@@ -56,7 +58,7 @@ impl LinfaDecisionTree {
     /// # Errors
     /// [`crm_core::ErrorKind::Invalid`] when lengths differ or there is only one class.
     pub fn learn(&self, x: &Matrix, classes: &[usize]) -> Result<TreeModel> {
-        check_classes(x, classes)?;
+        let count = check_classes("tree.fit", x, classes)?;
         let scales: Vec<f64> = (0..x.cols())
             .map(|col| power_of_two_of_range(x.iter_col(col)))
             .collect();
@@ -74,7 +76,7 @@ impl LinfaDecisionTree {
                     .fit(&dataset)
                     .map_err(classify)
             })?;
-            let model = TreeModel::grown(x, classes, nodes(tree.root_node(), &scales)?);
+            let model = counted(x, classes, count, nodes(tree.root_node(), &scales)?, &self.config);
             let right = (accuracy(classes, &model.predict(x)?)? * classes.len() as f64).round() as usize;
             let better = best
                 .as_ref()
@@ -107,10 +109,12 @@ fn nodes(root: &TreeNode<f64, usize>, scales: &[f64]) -> Result<Vec<Node>> {
         Error::unexpected("linfa answered a fork without two children; please report it")
             .operation("tree.fit")
     };
-    let mut list = vec![Node {
+    let leaf = || Node {
         fork: None,
-        counts: Vec::new(),
-    }];
+        rows: 0,
+        values: Vec::new(),
+    };
+    let mut list = vec![leaf()];
     let mut open = vec![(0, root)];
     while let Some((at, node)) = open.pop() {
         if node.is_leaf() {
@@ -129,24 +133,81 @@ fn nodes(root: &TreeNode<f64, usize>, scales: &[f64]) -> Result<Vec<Node>> {
             threshold: threshold.next_down() * scale,
             low: list.len(),
             high: list.len() + 1,
+            missing_low: false,
         };
         open.push((fork.low, *low));
         open.push((fork.high, *high));
         if let Some(node) = list.get_mut(at) {
             node.fork = Some(fork);
         }
-        list.extend([
-            Node {
-                fork: None,
-                counts: Vec::new(),
-            },
-            Node {
-                fork: None,
-                counts: Vec::new(),
-            },
-        ]);
+        list.extend([leaf(), leaf()]);
     }
     Ok(list)
+}
+
+/// The model from forks: rows are counted anew, forks that part nothing are left out.
+fn counted(
+    x: &Matrix,
+    classes: &[usize],
+    count: usize,
+    mut nodes: Vec<Node>,
+    config: &TreeConfig,
+) -> TreeModel {
+    nodes.iter_mut().for_each(|node| node.values = vec![0.0; count]);
+    for (row, class) in x.iter_rows().zip(classes) {
+        let mut at = Some(0);
+        while let Some(node) = at.and_then(|at| nodes.get_mut(at)) {
+            node.rows += 1;
+            if let Some(weight) = node.values.get_mut(*class) {
+                *weight += 1.0;
+            }
+            at = node.fork.as_ref().map(|fork| fork.next(row, None));
+        }
+    }
+    // A fork that sends all rows one way stands for that child.
+    for at in (0..nodes.len()).rev() {
+        let rows = |child: usize| nodes.get(child).map_or(0, |node| node.rows);
+        let way = nodes
+            .get(at)
+            .and_then(|node| node.fork.as_ref())
+            .and_then(|fork| match (rows(fork.low), rows(fork.high)) {
+                (_, 0) => Some(fork.low),
+                (0, _) => Some(fork.high),
+                _ => None,
+            });
+        if let Some(child) = way.and_then(|child| nodes.get(child).cloned())
+            && let Some(node) = nodes.get_mut(at)
+        {
+            *node = child;
+        }
+    }
+    let nodes = Nodes(nodes).compacted();
+    // Gini impurity times rows.
+    let impurity = |node: &Node| {
+        let rows: f64 = node.values.iter().sum();
+        if rows > 0.0 {
+            rows - node.values.iter().map(|c| c * c).sum::<f64>() / rows
+        } else {
+            0.0
+        }
+    };
+    let mut gains = vec![0.0; x.cols()];
+    for node in &nodes.0 {
+        let Some(fork) = &node.fork else { continue };
+        let children = [fork.low, fork.high]
+            .iter()
+            .filter_map(|i| nodes.0.get(*i))
+            .map(impurity)
+            .sum::<f64>();
+        if let Some(gain) = gains.get_mut(fork.column) {
+            *gain += (impurity(node) - children).max(0.0);
+        }
+    }
+    let plain = TreeConfig {
+        missing: None,
+        ..config.clone()
+    };
+    TreeModel::new(x.columns().to_vec(), count, nodes, shares(gains), &plain)
 }
 
 #[async_trait]
@@ -160,7 +221,7 @@ impl Provider for LinfaDecisionTree {
 }
 
 impl Classifier for LinfaDecisionTree {
-    fn fit(&self, x: &Matrix, classes: &[usize]) -> Result<Box<dyn ClassifierModel>> {
+    fn fit(&self, x: &Matrix, classes: &[usize], _seed: u64) -> Result<Box<dyn ClassifierModel>> {
         Ok(Box::new(self.learn(x, classes)?))
     }
 }
