@@ -66,7 +66,7 @@ impl Calibration {
                 let point = |at: usize| Some((*scores.get(at)?, *probabilities.get(at)?));
                 match (above.checked_sub(1).and_then(point), point(above)) {
                     (Some((low, p)), Some((high, q))) if high > low => {
-                        p + (q - p) * ((score - low) / (high - low))
+                        p + (q - p) * ((score / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0))
                     }
                     (_, Some((_, q))) => q,
                     (Some((_, p)), None) => p,

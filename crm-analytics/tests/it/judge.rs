@@ -373,8 +373,8 @@ fn drift_has_its_known_value_and_sees_what_moved() {
     );
     let new = matrix(
         3,
-        (0..1500)
-            .flat_map(|i| [f64::from(i % 991), f64::from(u8::from(i % 9 == 0)), 5.0])
+        (0..997)
+            .flat_map(|i| [f64::from(i * 7 % 997), f64::from(u8::from(i % 9 == 0)), 5.0])
             .collect(),
     );
     let found = drift(&old, &new, 10).unwrap();
@@ -488,7 +488,15 @@ fn parts_are_fair_and_nothing_leaks() {
 fn a_model_is_worth_less_on_rows_it_has_not_seen() {
     // Classes by chance: nothing can be learned, and cross-validation says so.
     let x = matrix(2, (0..400).map(|i| f64::from(i * 7919 % 1009)).collect());
-    let chance: Vec<usize> = (0..200).map(|i| usize::from(i * 104_729 % 211 < 105)).collect();
+    let mut state = 3_u64;
+    let chance: Vec<usize> = (0..200)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 63) as usize
+        })
+        .collect();
     let deep = ModelSpec::new("cart")
         .with("max_depth", 64)
         .classifier(1)

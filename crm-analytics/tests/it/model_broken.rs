@@ -663,7 +663,9 @@ impl RegressorModel for BrokenModel<dyn RegressorModel> {
         let mut json = json(self.inner.as_ref().unwrap().to_json(), self.fault, self.number)?;
         if self.fault == Fault::Forgetful {
             json["model"]["importances"][0] = 0.125.into();
-            json["model"]["nodes"][1]["values"][0] = 0.125.into();
+            for node in json["model"]["nodes"].as_array_mut().unwrap() {
+                node["values"][0] = 0.125.into();
+            }
         }
         Ok(json)
     }

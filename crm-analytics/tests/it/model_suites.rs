@@ -85,7 +85,7 @@ classifier_suite!(
         ModelSpec::new("gradient-boosting")
             .with("rounds", 60)
             .with("rows", 0.7)
-            .with("watch", 0.1).with("min_leaf_rows", 5)
+            .with("min_leaf_rows", 5)
     ),
     read_classifier
 );

@@ -83,8 +83,8 @@ impl KMeansConfig {
 /// k-means: the groups with the least sum of squared distances to their centres.
 ///
 /// Several starts (greedy k-means++) on a sample drawn by the seed, each carried on until it stands still; single rows
-/// are exchanged while that helps (Hartigan 1975); the best is carried on over all rows, and those hardly worse race it
-/// there. With up to `start_rows` rows the sample is all of them. An emptied group restarts at the row farthest from its
+/// are exchanged while that helps (Hartigan 1975). The places found race each other on ever larger samples and at last on
+/// all rows; those that fall behind are left. With up to `start_rows` rows the sample is all of them. An emptied group restarts at the row farthest from its
 /// centre. Groups are numbered by size, the largest first. Same rows and seed, same groups, whatever the number of
 /// threads.
 #[derive(Debug, Clone)]
@@ -135,96 +135,143 @@ impl KMeans {
         if let Some(weights) = weights {
             check_weights("kmeans.fit", x.rows(), weights)?;
         }
-        let chosen = sample_rows(x.rows(), config.start_rows.max(config.clusters), seed, 1);
-        let sampled = (chosen.len() < x.rows())
-            .then(|| take_rows(x, &chosen))
-            .transpose()?;
-        let sampled_weights: Option<Vec<f64>> = sampled.as_ref().and(weights).map(|weights| {
-            chosen
-                .iter()
-                .filter_map(|row| weights.get(*row).copied())
-                .collect()
-        });
-        let mut finalists = match &sampled {
-            Some(sample) => self.race(sample, sampled_weights.as_deref(), seed),
-            None => self.race(x, weights, seed),
-        };
-        if sampled.is_some() && finalists.is_empty() {
+        let mut size = config.start_rows.max(config.clusters);
+        let mut stage = Stage::new(x, weights, size, seed, 1)?;
+        let mut finalists = self.race(&stage, seed);
+        if finalists.is_empty() && stage.sample.is_some() {
             // Groups too rare to be among the sample.
-            finalists = self.race(x, weights, seed);
+            stage = Stage::new(x, weights, x.rows(), seed, 1)?;
+            finalists = self.race(&stage, seed);
         }
-        let Some(first) = finalists.first() else {
-            return Err(too_few(x, config.clusters));
-        };
-        let least = first.inertia;
-        if sampled.is_none() {
-            let best = finalists.swap_remove(0);
-            return KMeansModel::from_state(x, best, seed, config.starts);
-        }
-        let tiles = Tiles::new(x);
-        let rows = Rows {
-            data: x.as_slice(),
-            cols: x.cols(),
-            tiles: &tiles,
-            weights,
-            threads: self.threads,
-        };
         let shift = config.tolerance * mean_variance(x);
-        let mut best: Option<State> = None;
-        for start in finalists
-            .into_iter()
-            .filter(|f| f.inertia <= least * (1.0 + NEAR))
-            .take(FINALISTS)
-        {
-            let until = Until {
-                rounds: config.max_iterations,
-                shift,
-                reached: best.as_ref().map_or(f64::INFINITY, |best| best.inertia),
-            };
-            let found = rounds(&rows, start.centers, until);
-            if best.as_ref().is_none_or(|best| found.inertia < best.inertia) {
-                best = Some(found);
+        // The places found race each other on ever more rows; those that fall behind are left.
+        for (part, (most, near)) in (2..).zip(
+            [(6, 0.02), (3, 0.005)]
+                .into_iter()
+                .chain(std::iter::repeat((2, 0.001))),
+        ) {
+            if stage.sample.is_none() {
+                break;
             }
+            let least = finalists.first().map_or(0.0, |first| first.inertia);
+            finalists.retain(|found| found.inertia <= least * (1.0 + near));
+            finalists.truncate(most);
+            size = size.saturating_mul(4);
+            stage = Stage::new(
+                x,
+                weights,
+                if size > x.rows() / 2 { x.rows() } else { size },
+                seed,
+                part,
+            )?;
+            let tiles = Tiles::new(stage.x());
+            let rows = stage.rows(&tiles, self.threads);
+            let whole = stage.sample.is_none();
+            let mut reached = f64::INFINITY;
+            let mut settled = Vec::with_capacity(finalists.len());
+            for start in finalists {
+                let until = Until {
+                    rounds: config.max_iterations,
+                    // A sample need not be settled as closely.
+                    shift: if whole {
+                        shift
+                    } else {
+                        shift.max(1e-5 * shift / config.tolerance.max(1e-12))
+                    },
+                    reached,
+                };
+                let found = rounds(&rows, start.centers, until);
+                reached = reached.min(found.inertia);
+                settled.push(found);
+            }
+            finalists = settled;
+            order(&mut finalists);
         }
-        let best = best.ok_or_else(|| too_few(x, config.clusters))?;
+        if finalists.is_empty() {
+            return Err(too_few(x, config.clusters));
+        }
+        let best = finalists.swap_remove(0);
         KMeansModel::from_state(x, best, seed, config.starts)
     }
 
     /// Where the starts end on `x`, the best first, each place once.
-    fn race(&self, x: &Matrix, weights: Option<&[f64]>, seed: u64) -> Vec<State> {
+    fn race(&self, stage: &Stage<'_>, seed: u64) -> Vec<State> {
         let config = &self.config;
+        let x = stage.x();
         let tiles = Tiles::new(x);
-        let rows = Rows {
-            data: x.as_slice(),
-            cols: x.cols(),
-            tiles: &tiles,
-            weights,
-            threads: 1,
-        };
+        let rows = stage.rows(&tiles, 1);
         let starts: Vec<u64> = (0..config.starts as u64).collect();
         let ran = super::parallel::each(starts, self.threads, |start| {
+            let part = 100 + start;
             let centers = seeding::greedy(
                 x.as_slice(),
                 x.cols(),
                 &tiles,
-                weights,
+                rows.weights,
                 config.clusters,
                 seed,
-                100 + start,
+                part,
             )?;
             Some(settle(&rows, centers, config.max_iterations))
         });
         let mut found: Vec<State> = ran.into_iter().flatten().collect();
-        found.sort_by(|a, b| a.inertia.total_cmp(&b.inertia));
-        found.dedup_by(|later, earlier| later.inertia <= earlier.inertia * (1.0 + 1e-9));
+        order(&mut found);
         found
     }
 }
 
-/// Starts whose sum of squares on the sample is worse by no more than this share are tried on all rows.
-const NEAR: f64 = 0.005;
-/// At most so many are tried.
-const FINALISTS: usize = 3;
+/// The best first, each place once.
+fn order(found: &mut Vec<State>) {
+    found.sort_by(|a, b| a.inertia.total_cmp(&b.inertia));
+    found.dedup_by(|later, earlier| later.inertia <= earlier.inertia * (1.0 + 1e-9));
+}
+
+/// Some of the rows, or all.
+struct Stage<'a> {
+    whole: &'a Matrix,
+    weights: Option<&'a [f64]>,
+    sample: Option<(Matrix, Option<Vec<f64>>)>,
+}
+
+impl<'a> Stage<'a> {
+    fn new(x: &'a Matrix, weights: Option<&'a [f64]>, size: usize, seed: u64, part: u64) -> Result<Self> {
+        let sample = if size < x.rows() {
+            let chosen = sample_rows(x.rows(), size, seed, part);
+            let of = |weights: &[f64]| {
+                chosen
+                    .iter()
+                    .filter_map(|row| weights.get(*row).copied())
+                    .collect()
+            };
+            Some((take_rows(x, &chosen)?, weights.map(of)))
+        } else {
+            None
+        };
+        Ok(Self {
+            whole: x,
+            weights,
+            sample,
+        })
+    }
+
+    fn x(&self) -> &Matrix {
+        self.sample.as_ref().map_or(self.whole, |(sample, _)| sample)
+    }
+
+    fn rows<'b>(&'b self, tiles: &'b Tiles, threads: usize) -> Rows<'b> {
+        Rows {
+            data: self.x().as_slice(),
+            cols: self.whole.cols(),
+            tiles,
+            weights: match &self.sample {
+                Some((_, weights)) => weights.as_deref(),
+                None => self.weights,
+            },
+            threads,
+        }
+    }
+}
+
 /// With more rows, exchanges take longer than they win.
 const EXCHANGE_ROWS: usize = 10_000;
 

@@ -23,7 +23,7 @@ pub struct BoostConfig {
     pub rate: f64,
     /// The leaves of a tree, 2 to 4,096; those that gain most come first. 31 unless said otherwise.
     pub max_leaves: usize,
-    /// The most conditions on one way, 1 to 64. 64 unless said otherwise.
+    /// The most conditions on one way, 1 to 256. 64 unless said otherwise.
     pub max_depth: usize,
     /// The least rows a leaf has. 20 unless said otherwise.
     pub min_leaf_rows: usize,
@@ -87,8 +87,8 @@ impl BoostConfig {
         if !(2..=4096).contains(&self.max_leaves) {
             return wrong("a tree has 2 to 4,096 leaves", "max_leaves");
         }
-        if !(1..=64).contains(&self.max_depth) {
-            return wrong("a tree is 1 to 64 deep", "max_depth");
+        if !(1..=256).contains(&self.max_depth) {
+            return wrong("a tree is 1 to 256 deep", "max_depth");
         }
         if self.min_leaf_rows == 0 {
             return wrong("a leaf has at least 1 row", "min_leaf_rows");
@@ -214,7 +214,7 @@ fn boost(
     aim: &Aim<'_>,
     (classes, base): (usize, Vec<f64>),
     seed: u64,
-) -> Boosted {
+) -> Result<Boosted> {
     let (rows, outputs) = (x.rows(), base.len());
     let learned = rows - (rows as f64 * config.watch) as usize;
     let binned = Binned::new(x, config.missing, 0, config.bins, threads);
@@ -233,6 +233,13 @@ fn boost(
         threads,
     };
     let weight_of = |row: usize| weights.map_or(1.0, |w| w[row]);
+    if learned < rows && (learned..rows).all(|row| weight_of(row) <= 0.0) {
+        return Err(
+            Error::invalid("the rows that are watched have no weight; watch more of them, or none")
+                .operation("boosting.fit")
+                .with("watched", rows - learned),
+        );
+    }
     let mut scratch = vec![0.0; outputs];
     let (mut g, mut h) = (vec![0.0; outputs], vec![0.0; outputs]);
     for round in 0..config.rounds {
@@ -315,7 +322,7 @@ fn boost(
     for round in gained {
         sums.iter_mut().zip(round).for_each(|(sum, gain)| *sum += gain);
     }
-    Boosted {
+    Ok(Boosted {
         columns: x.columns().to_vec(),
         classes,
         base,
@@ -324,7 +331,7 @@ fn boost(
         missing: config.missing,
         watched,
         seed,
-    }
+    })
 }
 
 impl GradientBoosting {
@@ -396,7 +403,7 @@ impl GradientBoosting {
             &aim,
             (count, base),
             seed,
-        )))
+        )?))
     }
 }
 
@@ -450,7 +457,7 @@ impl GradientBoostingRegressor {
             &aim,
             (0, vec![mean]),
             seed,
-        )))
+        )?))
     }
 }
 

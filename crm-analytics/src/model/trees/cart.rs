@@ -27,7 +27,7 @@ pub enum Split {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TreeConfig {
-    /// The most conditions on one way, 1 to 64. 3 unless said otherwise: rules people can read.
+    /// The most conditions on one way, 1 to 256. 3 unless said otherwise: rules people can read.
     pub max_depth: usize,
     /// The most leaves, 2 or more; the forks that gain most come first. As many as the depth allows unless said otherwise.
     pub max_leaves: Option<usize>,
@@ -82,8 +82,8 @@ impl TreeConfig {
         let wrong = |message: &'static str, setting: &'static str| {
             Err(Error::config(message).with("setting", setting))
         };
-        if !(1..=64).contains(&self.max_depth) {
-            return wrong("a decision tree is 1 to 64 deep", "max_depth");
+        if !(1..=256).contains(&self.max_depth) {
+            return wrong("a decision tree is 1 to 256 deep", "max_depth");
         }
         if self.max_leaves.is_some_and(|leaves| leaves < 2) {
             return wrong("a tree has at least 2 leaves", "max_leaves");
@@ -257,7 +257,7 @@ impl CartRegressor {
             &grown,
             |node| node.to - node.from,
             |node| match node.sums.as_slice() {
-                [weight, sum, _] if *weight > 0.0 => vec![mean + sum / weight],
+                [weight, sum, ..] if *weight > 0.0 => vec![mean + sum / weight],
                 _ => vec![mean],
             },
             prune,

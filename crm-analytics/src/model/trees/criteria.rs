@@ -70,11 +70,16 @@ impl Criterion for Classes<'_> {
     }
 
     fn slack(&self, sums: &[f64]) -> f64 {
-        1e-9 * self.weight(sums)
+        let counts = &sums[..self.count];
+        if counts.iter().filter(|count| **count > 0.0).count() < 2 {
+            return f64::INFINITY;
+        }
+        // A fork of mixed rows may gain nothing by itself and open the way for the next ones (exclusive or).
+        -1e-9 * self.weight(sums)
     }
 }
 
-/// Numbers, by their variance: weights, weighted sum, rows. The numbers are centred.
+/// Numbers, by their variance: weights, weighted sum, rows, weighted squares. The numbers are centred.
 pub(super) struct Numbers<'a> {
     pub(super) values: &'a [f64],
     pub(super) weights: Option<&'a [f64]>,
@@ -86,7 +91,7 @@ impl Criterion for Numbers<'_> {
     type Row = (f64, f64);
 
     fn width(&self) -> usize {
-        3
+        4
     }
 
     #[inline]
@@ -99,6 +104,7 @@ impl Criterion for Numbers<'_> {
         sums[0] += weight;
         sums[1] += weight * value;
         sums[2] += 1.0;
+        sums[3] += weight * value * value;
     }
 
     fn rows(&self, sums: &[f64]) -> f64 {
@@ -117,8 +123,13 @@ impl Criterion for Numbers<'_> {
         }
     }
 
-    fn slack(&self, _: &[f64]) -> f64 {
-        1e-12 * self.squares
+    fn slack(&self, sums: &[f64]) -> f64 {
+        let rounding = 1e-12 * self.squares;
+        if sums[3] - self.score(sums) <= rounding {
+            f64::INFINITY
+        } else {
+            -rounding
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::sample::{below, generator};
 pub struct ForestConfig {
     /// The number of trees. 100 unless said otherwise.
     pub trees: usize,
-    /// The most conditions on one way, 1 to 64. 64 unless said otherwise.
+    /// The most conditions on one way, 1 to 256. 64 unless said otherwise.
     pub max_depth: usize,
     /// The least rows a leaf has. 1 unless said otherwise.
     pub min_leaf_rows: usize,
@@ -61,8 +61,8 @@ impl ForestConfig {
         if !(1..=100_000).contains(&self.trees) {
             return wrong("a forest has 1 to 100,000 trees", "trees");
         }
-        if !(1..=64).contains(&self.max_depth) {
-            return wrong("a decision tree is 1 to 64 deep", "max_depth");
+        if !(1..=256).contains(&self.max_depth) {
+            return wrong("a decision tree is 1 to 256 deep", "max_depth");
         }
         if self.min_leaf_rows == 0 {
             return wrong("a leaf has at least 1 row", "min_leaf_rows");
@@ -309,7 +309,7 @@ impl RandomForestRegressor {
             columns,
             (seed, self.threads),
             |node| match node.sums.as_slice() {
-                [weight, sum, _] if *weight > 0.0 => vec![mean + sum / weight],
+                [weight, sum, ..] if *weight > 0.0 => vec![mean + sum / weight],
                 _ => vec![mean],
             },
         );

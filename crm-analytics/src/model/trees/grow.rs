@@ -28,7 +28,7 @@ pub(super) trait Criterion: Sync {
     fn weight(&self, sums: &[f64]) -> f64;
     /// Larger is better; what two halves have more than the whole is the gain.
     fn score(&self, sums: &[f64]) -> f64;
-    /// No less than this is a gain: what rounding cannot make.
+    /// A fork gains more than this; the size of what rounding makes, or no end where there is nothing to gain.
     fn slack(&self, sums: &[f64]) -> f64;
 }
 
@@ -451,7 +451,7 @@ impl Search {
     fn is_better(&self, gain: f64) -> bool {
         match &self.best {
             None => gain > self.slack,
-            Some(best) => gain > best.gain + best.gain * 1e-10,
+            Some(best) => gain > best.gain + best.gain.abs() * 1e-10 + self.slack.abs(),
         }
     }
 }
