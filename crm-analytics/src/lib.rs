@@ -4,7 +4,7 @@
 //! groups, directions and rules of it; [`Insights`] goes the whole way and writes segments; `plot` and `report` (feature
 //! `plot`) show it to people. Everything learned is plain data with a seed in it: same rows and seed, same answer.
 //!
-//! Polars, linfa and ndarray do the work and never show in a signature.
+//! Polars, linfa and ndarray work inside and never show in a signature.
 
 pub mod clean;
 pub mod features;

@@ -3,7 +3,7 @@
 
     cargo bench --features analytics --bench analytics -- --folder FOLDER
     python3 -m venv venv && venv/bin/pip install scikit-learn
-    venv/bin/python benches/peers/analytics/models.py FOLDER
+    venv/bin/python benches/peers/analytics/models.py FOLDER [PART]     # only steps with PART in their name
 
 Processor time is that of the whole process, all threads.
 """
@@ -18,9 +18,12 @@ from sklearn import cluster, decomposition, ensemble, linear_model, metrics, tre
 folder = pathlib.Path(sys.argv[1])
 x = np.fromfile(folder / "rows.f64").reshape(-1, 8)
 y = np.fromfile(folder / "leaves.u8", dtype=np.uint8)
+only = sys.argv[2] if len(sys.argv) > 2 else ""
 
 
 def step(name, run, found):
+    if only not in name:
+        return None
     begun, spent = time.perf_counter(), time.process_time()
     answer = run()
     spent, took = time.process_time() - spent, time.perf_counter() - begun
@@ -34,7 +37,7 @@ for k, starts in ((8, 10), (8, 1), (3, 10)):
         lambda: cluster.KMeans(k, n_init=starts, random_state=1).fit(x),
         lambda m: f"inertia {m.inertia_:.1f}, {m.n_iter_} rounds",
     )
-    if (k, starts) == (8, 10):
+    if model and (k, starts) == (8, 10):
         step("k-means predict", lambda: model.predict(x), lambda labels: f"{len(labels)} rows")
         spent = time.process_time()
         for row in x[:1000]:
@@ -63,7 +66,7 @@ except ImportError:
     print("SKIPPED: faiss is not installed", file=sys.stderr)
 
 plane = step("PCA(2) fit", lambda: decomposition.PCA(2).fit(x), lambda m: f"shares {m.explained_variance_ratio_}")
-step("PCA(2) transform", lambda: plane.transform(x), lambda points: f"{len(points)} rows")
+plane and step("PCA(2) transform", lambda: plane.transform(x), lambda points: f"{len(points)} rows")
 
 learned = len(x) * 4 // 5
 train, test, seen, unseen = x[:learned], x[learned:], y[:learned], y[learned:]
@@ -80,6 +83,8 @@ for name, model in {
     "forest of 10, depth 8": ensemble.RandomForestClassifier(10, max_depth=8, random_state=0),
 }.items():
     fitted = step(name, lambda: model.fit(train, seen), judge)
+    if fitted is None:
+        continue
     spent = time.process_time()
     for row in test[:200]:
         fitted.predict_proba(row.reshape(1, -1))

@@ -389,8 +389,8 @@ fn drift_has_its_known_value_and_sees_what_moved() {
         found.columns[1]
     );
     assert_eq!(
-        (found.columns[2].psi, found.columns[2].p_value),
-        (0.0, 1.0),
+        (found.columns[2].psi < 1e-3, found.columns[2].p_value),
+        (true, 1.0),
         "nothing moved"
     );
     assert_eq!(found.most().unwrap().column, "x1");

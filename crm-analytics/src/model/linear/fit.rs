@@ -204,6 +204,15 @@ impl Problem<'_> {
         let mut gradient = vec![0.0; size];
         found.loss = self.value(&found.parameters, &mut gradient);
         let mut memory = Memory::default();
+        // About what the second derivatives are: columns whose penalty is much larger take smaller steps.
+        let share = 1.0 / self.outputs.max(2) as f64;
+        let spread = total * share * (1.0 - share);
+        let scales: Vec<f64> = (0..size)
+            .map(|at| match (at % (self.cols + 1)).checked_sub(1) {
+                Some(column) => 1.0 / (spread + self.penalties[column]),
+                None => 1.0 / spread,
+            })
+            .collect();
         let mut next_gradient = vec![0.0; size];
         loop {
             found.gradient = gradient.iter().fold(0.0, |most: f64, g| most.max(g.abs()));
@@ -220,14 +229,10 @@ impl Problem<'_> {
                     .map_err(|at| Trouble::Dependent(at % (self.cols + 1)))?;
                 factor.solve(&mut step);
             } else {
-                memory.direction(&mut step);
+                memory.direction(&mut step, &scales);
             }
             let slope: f64 = step.iter().zip(&gradient).map(|(s, g)| s * g).sum();
-            let mut length = if newton || !memory.pairs.is_empty() {
-                1.0
-            } else {
-                1.0 / gradient.iter().map(|g| g * g).sum::<f64>().sqrt().max(1.0)
-            };
+            let mut length = 1.0;
             let mut moved = false;
             for _ in 0..50 {
                 let next: Vec<f64> = found
@@ -286,17 +291,17 @@ impl Memory {
     }
 
     /// Turns the negative gradient into a direction.
-    fn direction(&self, step: &mut [f64]) {
+    fn direction(&self, step: &mut [f64], scales: &[f64]) {
         let mut factors = Vec::with_capacity(self.pairs.len());
         for (s, y, rho) in self.pairs.iter().rev() {
             let factor = rho * dot(s, step);
             step.iter_mut().zip(y).for_each(|(d, y)| *d -= factor * y);
             factors.push(factor);
         }
-        if let Some((_, y, rho)) = self.pairs.last() {
-            let scale = 1.0 / (rho * dot(y, y));
-            step.iter_mut().for_each(|d| *d *= scale);
-        }
+        let scale = self.pairs.last().map_or(1.0, |(_, y, rho)| {
+            1.0 / (rho * y.iter().zip(scales).map(|(y, scale)| y * y * scale).sum::<f64>())
+        });
+        step.iter_mut().zip(scales).for_each(|(d, own)| *d *= scale * own);
         for ((s, y, rho), factor) in self.pairs.iter().zip(factors.iter().rev()) {
             let back = rho * dot(y, step);
             step.iter_mut()
