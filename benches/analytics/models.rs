@@ -5,13 +5,13 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use open_crm::Matrix;
 use open_crm::analytics::metrics::{accuracy, log_loss};
 use open_crm::analytics::model::{
     BoostConfig, CartTree, ForestConfig, GradientBoosting, KMeans, KMeansConfig, LogisticConfig,
     LogisticRegression, Pca, PcaConfig, RandomForest, TreeConfig,
 };
 use open_crm::capability::{ClassifierModel, ClusterModel, ReduceModel};
-use open_crm::prelude::Matrix;
 
 use crate::{processor, step};
 

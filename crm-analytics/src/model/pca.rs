@@ -8,7 +8,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::eigen::{Eigen, by_linfa, by_rotations};
-use super::parallel::{each, stretches};
+use super::parallel::{STRETCH, each, stretches};
 use super::{matrix_data, read_model, write_model};
 
 /// How [`Pca`] and [`super::LinfaPca`] work.
@@ -99,41 +99,18 @@ impl Pca {
     /// # Errors
     /// [`ErrorKind::Invalid`] with fewer than 2 rows, when nothing varies, or when values are too large to be squared.
     pub fn learn(&self, x: &Matrix) -> Result<PcaModel> {
-        let means = means(x, self.threads);
+        let (means, covariance) = moments(x, self.threads);
         let decompose = if x.cols() <= ROTATED {
             by_rotations
         } else {
             by_linfa
         };
-        assemble(
-            &self.config,
-            x,
-            &means,
-            |x, means| covariance(x, means, self.threads),
-            decompose,
-        )
+        assemble(&self.config, x, &means, |_, _| covariance, decompose)
     }
 }
 
 /// Up to so many columns, rotations are fast enough.
 const ROTATED: usize = 64;
-
-/// Means of the columns, in the order of the stretches.
-fn means(x: &Matrix, threads: usize) -> Vec<f64> {
-    let parts = each(stretches(x.rows()), threads, |rows| {
-        let mut sums = vec![0.0; x.cols()];
-        for row in of(x, &rows).chunks_exact(x.cols()) {
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
-        sums
-    });
-    let mut sums = vec![0.0; x.cols()];
-    for part in parts {
-        sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-    }
-    sums.iter_mut().for_each(|sum| *sum /= x.rows().max(1) as f64);
-    sums
-}
 
 fn of<'a>(x: &'a Matrix, rows: &std::ops::Range<usize>) -> &'a [f64] {
     x.as_slice()
@@ -141,36 +118,80 @@ fn of<'a>(x: &'a Matrix, rows: &std::ops::Range<usize>) -> &'a [f64] {
         .unwrap_or_default()
 }
 
-/// The sample covariance of the columns (divided by rows - 1), from centred values.
-fn covariance(x: &Matrix, means: &[f64], threads: usize) -> Array2<f64> {
+/// Means and sample covariance (divided by rows - 1) of the columns, in one pass: what is summed is apart from the mean of
+/// the first stretch, so that nothing is lost where columns lie far from 0.
+fn moments(x: &Matrix, threads: usize) -> (Vec<f64>, Array2<f64>) {
     let cols = x.cols();
+    let first = x.rows().min(STRETCH);
+    let mut shift = vec![0.0; cols];
+    for row in of(x, &(0..first)).chunks_exact(cols) {
+        shift.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+    }
+    shift.iter_mut().for_each(|sum| *sum /= first.max(1) as f64);
     let parts = each(stretches(x.rows()), threads, |rows| {
-        // Column by column, so that a product of two columns is one run over both.
-        let height = rows.len();
-        let mut columns = vec![0.0; cols * height];
-        for (at, row) in of(x, &rows).chunks_exact(cols).enumerate() {
-            let places = columns.iter_mut().skip(at).step_by(height.max(1));
-            for (place, (value, mean)) in places.zip(row.iter().zip(means)) {
-                *place = value - mean;
+        let mut sums = vec![0.0; cols + cols * (cols + 1) / 2];
+        // Column by column, so that a product of two columns is one run over both; in blocks that stay in the cache.
+        let mut columns = vec![0.0; cols * STRIDE];
+        for block in of(x, &rows).chunks(cols * BLOCK) {
+            for (at, row) in block.chunks_exact(cols).enumerate() {
+                let places = columns.iter_mut().skip(at).step_by(STRIDE);
+                for (place, (value, shift)) in places.zip(row.iter().zip(&shift)) {
+                    *place = value - shift;
+                }
             }
+            let height = block.len() / cols;
+            let views: Vec<&[f64]> = columns
+                .chunks_exact(STRIDE)
+                .filter_map(|column| column.get(..height))
+                .collect();
+            let pairs = views.iter().enumerate();
+            let products = pairs.flat_map(|(i, a)| views.iter().skip(i).map(|b| dot(a, b)));
+            let found = views.iter().map(|column| total(column)).chain(products);
+            sums.iter_mut().zip(found).for_each(|(sum, value)| *sum += value);
         }
-        let mut products = Vec::with_capacity(cols * (cols + 1) / 2);
-        let views: Vec<&[f64]> = columns.chunks_exact(height.max(1)).collect();
-        for (i, a) in views.iter().enumerate() {
-            products.extend(views.iter().skip(i).map(|b| dot(a, b)));
-        }
-        products
+        sums
     });
-    let mut sums = vec![0.0; cols * (cols + 1) / 2];
+    let mut sums = vec![0.0; cols + cols * (cols + 1) / 2];
     for part in parts {
         sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
     }
-    let n = (x.rows() - 1) as f64;
+    let n = x.rows() as f64;
+    let (sums, products) = sums.split_at(cols);
+    let apart: Vec<f64> = sums.iter().map(|sum| sum / n.max(1.0)).collect();
+    let means = shift
+        .iter()
+        .zip(&apart)
+        .map(|(shift, apart)| shift + apart)
+        .collect();
     let place = |i: usize, j: usize| i * cols - i * i.saturating_sub(1) / 2 + (j - i);
-    Array2::from_shape_fn((cols, cols), |(i, j)| {
+    let covariance = Array2::from_shape_fn((cols, cols), |(i, j)| {
         let (low, high) = (i.min(j), i.max(j));
-        sums.get(place(low, high)).copied().unwrap_or(0.0) / n
-    })
+        let product = products.get(place(low, high)).copied().unwrap_or(0.0);
+        let sum = |at: usize| sums.get(at).copied().unwrap_or(0.0);
+        let apart = |at: usize| apart.get(at).copied().unwrap_or(0.0);
+        (product - sum(low) * apart(high)) / (n - 1.0)
+    });
+    (means, covariance)
+}
+
+/// The rows of a block.
+const BLOCK: usize = 256;
+/// How far the columns of a block stand apart: not a power of two, which would put them all into the same places of the
+/// cache.
+const STRIDE: usize = BLOCK + 8;
+
+/// The sum, in eight sums side by side.
+fn total(values: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let wide = values.chunks_exact(8);
+    let rest: f64 = wide.remainder().iter().sum();
+    for values in wide {
+        lanes
+            .iter_mut()
+            .zip(values)
+            .for_each(|(lane, value)| *lane += value);
+    }
+    lanes.iter().sum::<f64>() + rest
 }
 
 /// The sum of products, in eight sums side by side.
@@ -209,6 +230,16 @@ pub(super) fn assemble(
     }
     let cols = x.cols();
     let mut covariance = covariance(x, means);
+    // What rounding leaves of a constant column is no spread.
+    for (at, mean) in means.iter().enumerate() {
+        let variance = covariance.get((at, at)).copied().unwrap_or(0.0);
+        let mut values = x.iter_col(at);
+        let first = values.next();
+        if variance <= 1e-20 * mean * mean && values.all(|value| Some(value) == first) {
+            covariance.row_mut(at).fill(0.0);
+            covariance.column_mut(at).fill(0.0);
+        }
+    }
     if !covariance.iter().all(|v| v.is_finite()) {
         return invalid("the values are too large to square; scale the columns first");
     }
