@@ -96,6 +96,11 @@ impl<'a> Reader<'a> {
                 if object.contains_key("@type") {
                     items.extend(self.item(object, place, bare, 0));
                 }
+                if let Some(Value::Object(reverse)) = object.get("@reverse") {
+                    for (name, value) in reverse {
+                        self.top(value, &format!("{place}.@reverse.{name}"), bare, items, depth + 1);
+                    }
+                }
             }
             _ => {}
         }
@@ -144,6 +149,7 @@ impl<'a> Reader<'a> {
 
     fn property(&mut self, value: &'a Value, place: String, bare: bool, depth: usize) -> Option<Property> {
         let text = |text: String| {
+            let text = unescaped(text);
             let link = text.contains(':').then(|| text.clone());
             Some(Property::Text(Text {
                 text,
@@ -176,6 +182,19 @@ impl<'a> Reader<'a> {
             _ => None,
         }
     }
+}
+
+/// Without the entities of HTML, which do not belong into JSON and are found there.
+fn unescaped(text: String) -> String {
+    let entity = text.split('&').skip(1).any(|rest| {
+        let name = rest.split(';').next().unwrap_or_default();
+        name.len() < rest.len() && (2..=8).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '#')
+    });
+    if !entity || text.contains('<') || text.len() > 10_000 {
+        return text;
+    }
+    let plain = scraper::Html::parse_fragment(&text);
+    plain.root_element().text().collect()
 }
 
 /// One value, or each of several; `@set` and `@list` are lists as well.

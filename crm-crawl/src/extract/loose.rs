@@ -3,8 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use url::Url;
+
 use super::dom::Dom;
 use super::{Contact, ContactKind, Find, Syntax, text, value};
+
 
 /// Finds of one page that are grouped.
 const MAX_FINDS: usize = 4_000;
@@ -69,6 +72,13 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
                 node,
             });
         }
+        finds.extend(held(element).map(|value| Loose {
+            email: true,
+            value,
+            confidence: BRACKETS,
+            syntax: Syntax::Obfuscated,
+            node,
+        }));
         let Some(href) = element
             .attr("href")
             .map(str::trim)
@@ -87,7 +97,10 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
                 .split(['?', '#'])
                 .next()
                 .unwrap_or_default();
-            for address in addresses.split([',', ';']) {
+            // `mailto:?to=ana@shop.example` (RFC 6068, 2).
+            let query = href.split_once('?').map_or("", |(_, query)| query);
+            let to = query.split('&').filter_map(|pair| pair.strip_prefix("to="));
+            for address in addresses.split([',', ';']).chain(to) {
                 let value = value::email(&format!("mailto:{}", address.trim()));
                 finds.extend(value.map(|value| Loose {
                     email: true,
@@ -112,6 +125,14 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
                 syntax: Syntax::Tel,
                 node,
             }));
+        } else if let Some(number) = whatsapp(href) {
+            finds.extend(value::phone(&number, None).map(|value| Loose {
+                email: false,
+                value,
+                confidence: LINK,
+                syntax: Syntax::Tel,
+                node,
+            }));
         } else if let Some((_, code)) = href.split_once("/cdn-cgi/l/email-protection#")
             && let Some(value) = unprotected(code)
         {
@@ -125,6 +146,33 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
         }
     }
     finds
+}
+
+/// An address that a script puts together: whole in `data-email`, or in two parts.
+fn held(element: &scraper::node::Element) -> Option<String> {
+    let whole = ["data-email", "data-mail", "data-e-mail"].iter().find_map(|name| element.attr(name));
+    if let Some(whole) = whole {
+        return value::email(whole);
+    }
+    let local = ["data-user", "data-name", "data-local", "data-mailbox"]
+        .iter()
+        .find_map(|name| element.attr(name))?;
+    let domain = ["data-domain", "data-host"].iter().find_map(|name| element.attr(name))?;
+    value::email(&format!("{}@{}", local.trim(), domain.trim().trim_start_matches('@')))
+}
+
+/// The number a link to WhatsApp writes to, with its `+`.
+fn whatsapp(href: &str) -> Option<String> {
+    let url = Url::parse(href).ok()?;
+    let number = match (url.scheme(), url.host_str()?) {
+        ("http" | "https", "wa.me") => url.path().trim_matches('/').to_owned(),
+        ("http" | "https", "api.whatsapp.com" | "web.whatsapp.com") | ("whatsapp", "send") => {
+            url.query_pairs().find(|(name, _)| name == "phone")?.1.into_owned()
+        }
+        _ => return None,
+    };
+    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
+    (digits.len() >= 7).then(|| format!("+{digits}"))
 }
 
 /// Whether a link leads to a fax: by a class around it, or by the word before it.

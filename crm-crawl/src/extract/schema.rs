@@ -104,8 +104,15 @@ impl Reader<'_> {
             for text in part.texts(&["email"]) {
                 let link = text.link.as_deref().filter(|link| is_address(link));
                 let address = link.and_then(value::email).or_else(|| value::email(&text.text));
-                match address {
-                    Some(address) => contact.add_email(self.find(&address, &text.place)),
+                let several: Vec<String> = match address {
+                    Some(address) => vec![address],
+                    None => text.text.split([',', ';', '\n', ' ']).filter_map(value::email).collect(),
+                };
+                for address in &several {
+                    contact.add_email(self.find(address, &text.place));
+                }
+                match several.first() {
+                    Some(_) => {}
                     None if !text.text.trim().is_empty() => {
                         self.problem(text, "an e-mail address that is none")
                     }
@@ -118,8 +125,18 @@ impl Reader<'_> {
                     let here = region.and_then(|region| value::phone(written, Some(region)));
                     here.or_else(|| value::phone(written, self.region))
                 });
-                match number {
-                    Some(number) => contact.add_phone(self.find(&number, &text.place)),
+                let several: Vec<String> = match number {
+                    Some(number) => vec![number],
+                    None => {
+                        let pieces = text.text.split([',', ';', '\n']).flat_map(|piece| piece.split(" / "));
+                        pieces.filter_map(|piece| value::phone(piece, region.or(self.region))).collect()
+                    }
+                };
+                for number in &several {
+                    contact.add_phone(self.find(number, &text.place));
+                }
+                match several.first() {
+                    Some(_) => {}
                     None if !text.text.trim().is_empty() => self.problem(
                         text,
                         "a phone number that is none, or has no country code: set reading.phone_region",

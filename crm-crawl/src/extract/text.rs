@@ -312,11 +312,19 @@ fn lines(dom: Dom<'_>) -> Lines {
         if is_block(name) {
             new_line(&mut lines.text);
             blocks.push(dom.end(at));
+        } else if is_hidden(dom, at) {
+            // `ana@<span style="display:none">nospam</span>shop.example`: meant to be overlooked. Whole blocks that are hidden
+            // until a visitor opens them are read.
+            at = dom.end(at);
+            continue;
+        } else if name == "img" && let Some(sign) = dom.attr(at, "alt").and_then(sign) {
+            lines.nodes.push((lines.text.len(), at));
+            lines.text.push(sign);
         } else if name == "br" {
             new_line(&mut lines.text);
         } else if let Some(piece) = dom.text_node(at) {
             lines.nodes.push((lines.text.len(), at));
-            for c in piece.chars() {
+            for c in piece.chars().filter_map(folded) {
                 if !c.is_whitespace() {
                     lines.text.push(c);
                 } else if !lines.text.ends_with([' ', '\n']) {
@@ -327,6 +335,43 @@ fn lines(dom: Dom<'_>) -> Lines {
         at += 1;
     }
     lines
+}
+
+/// An inline element that is not shown.
+fn is_hidden(dom: Dom<'_>, at: u32) -> bool {
+    if !matches!(dom.name(at), "span" | "b" | "i" | "em" | "strong" | "small" | "u" | "s" | "font") {
+        return false;
+    }
+    let style = dom.attr(at, "style").unwrap_or_default();
+    let plain: String = style.chars().filter(|c| !c.is_whitespace()).collect();
+    dom.attr(at, "hidden").is_some() || plain.to_ascii_lowercase().contains("display:none")
+}
+
+/// What a picture in the place of a sign stands for.
+fn sign(alt: &str) -> Option<char> {
+    match alt.trim().trim_matches(['(', ')', '[', ']']).to_ascii_lowercase().as_str() {
+        "@" | "at" => Some('@'),
+        "." | "dot" => Some('.'),
+        _ => None,
+    }
+}
+
+/// A character as it is meant: full-width forms and the digits of other scripts as ASCII, hyphens as `-`; nothing for what
+/// takes no room.
+pub(super) fn folded(c: char) -> Option<char> {
+    Some(match c {
+        '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' => return None,
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0)?,
+        '\u{2010}' | '\u{2212}' => '-',
+        // Arabic, Persian, Devanagari, Bengali, Thai.
+        c => match [0x660, 0x6f0, 0x966, 0x9e6, 0xe50]
+            .iter()
+            .find_map(|zero| u32::from(c).checked_sub(*zero).filter(|digit| *digit < 10))
+        {
+            Some(digit) => char::from_digit(digit, 10)?,
+            None => c,
+        },
+    })
 }
 
 fn new_line(text: &mut String) {

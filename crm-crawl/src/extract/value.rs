@@ -18,8 +18,13 @@ pub(super) fn email(text: &str) -> Option<String> {
         .trim_matches(['<', '>', '"', '\'', '.', ',', ';', ':']);
     let text = match text.get(..7) {
         Some(scheme) if scheme.eq_ignore_ascii_case("mailto:") => {
-            let address = text.get(7..)?.split(['?', ',', '#']).next()?;
-            unescape(address)
+            let address = text.get(7..)?.trim_start_matches('/').split(['?', ',', '#']).next()?;
+            let address = unescape(address);
+            // `mailto:Ana <ana@shop.example>` is not allowed, and found.
+            match address.rsplit_once('<') {
+                Some((_, inside)) => inside.trim_end_matches(['>', ' ']).to_owned(),
+                None => address,
+            }
         }
         _ => text.to_owned(),
     };
@@ -67,10 +72,20 @@ pub(super) fn phone(text: &str, region: Option<&str>) -> Option<String> {
         Some((scheme, number))
             if matches!(scheme.to_ascii_lowercase().as_str(), "tel" | "callto" | "sms") =>
         {
-            unescape(number.trim_start_matches("//").split(['?', '#', ';']).next()?)
+            let number = number.trim_start_matches("//");
+            let local = unescape(number.split(['?', '#', ';']).next()?);
+            // A local number and where it is dialled (RFC 3966, 5.1.5).
+            let context = number.split(';').skip(1).find_map(|p| p.strip_prefix("phone-context="));
+            match context.map(unescape) {
+                Some(context) if context.starts_with('+') && !local.trim().starts_with('+') => {
+                    format!("{context}{local}")
+                }
+                _ => local,
+            }
         }
         _ => text.to_owned(),
     };
+    let text: String = text.chars().filter_map(super::text::folded).collect();
     let lower = text.to_lowercase();
     let mut end = text.len();
     for mark in ["ext", "x", ";", "#", "durchwahl", ","] {

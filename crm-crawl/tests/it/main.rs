@@ -19,6 +19,8 @@ mod engine;
 #[cfg(feature = "crawl")]
 mod extract;
 #[cfg(feature = "crawl")]
+mod extract_odd;
+#[cfg(feature = "crawl")]
 mod fleet;
 mod folder;
 #[cfg(feature = "crawl")]
