@@ -7,6 +7,27 @@ use url::Url;
 use crate::assemble::Reading;
 use crate::file::document::Documents;
 use crate::rest::{At, Pagination, Reader};
+use crate::spider::doors;
+
+/// Whether a robots.txt allows the crawler of this product token a URL.
+pub fn robots(text: &[u8], token: &str, url: &Url) -> bool {
+    doors::robots(text, token, url)
+}
+
+/// The canonical form of a URL.
+pub fn canonical(url: &Url, sort: bool) -> Url {
+    doors::canonical(url, sort)
+}
+
+/// Pages and further sitemaps of a sitemap, of at most so many bytes once decompressed.
+pub fn sitemap(body: &[u8], max: usize) -> Option<(Vec<Url>, Vec<Url>)> {
+    doors::sitemap(body, max)
+}
+
+/// The text of a page with this content type.
+pub fn decode(content_type: &[u8], body: &[u8]) -> Option<String> {
+    doors::decode(content_type, body)
+}
 
 /// An answer of an interface that is read as a page: the next page stays at its origin.
 ///

@@ -21,7 +21,11 @@ use url::Url;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name; each has its own folder of seeds and its own program.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 12] = [
+    ("robots", robots),
+    ("canonical", canonical),
+    ("sitemap", sitemap),
+    ("decode", decode),
     ("extract", extract),
     ("rules", rules),
     ("csv", csv),
@@ -279,6 +283,67 @@ pub fn rules(data: &[u8]) {
     spec.follow = serde_json::from_value::<FollowSpec>(follow).into_iter().collect();
     if let Ok(compiled) = spec.compile() {
         let _ = compiled.try_on("https://shop.example/list?x=1", page);
+    }
+}
+
+/// A robots.txt and a path in its first line: the same answer each time, and its own path is always allowed (RFC 9309, 2.2.2).
+pub fn robots(data: &[u8]) {
+    let end = data.iter().position(|b| *b == b'\n').unwrap_or(0);
+    let (path, rules) = data.split_at(end);
+    let base: Url = "https://shop.example/".parse().expect("a URL");
+    let itself = base.join("robots.txt").expect("a URL");
+    assert!(crm_crawl::fuzz::robots(rules, "shop-bot", &itself));
+    if let Ok(url) = base.join(&text(path)) {
+        let first = crm_crawl::fuzz::robots(rules, "shop-bot", &url);
+        assert_eq!(
+            first,
+            crm_crawl::fuzz::robots(rules, "SHOP-BOT", &url),
+            "tokens have no case"
+        );
+    }
+}
+
+/// A URL, alone or as a link on a page: its canonical form is one, stays one, and is of the same host.
+pub fn canonical(data: &[u8]) {
+    let (first, data) = choice(data);
+    let base: Url = "https://shop.example/a/b?c=d".parse().expect("a URL");
+    let Ok(url) = base.join(&text(data)) else {
+        return;
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        return;
+    }
+    let once = crm_crawl::fuzz::canonical(&url, first & 1 != 0);
+    assert_eq!(
+        crm_crawl::fuzz::canonical(&once, first & 1 != 0),
+        once,
+        "of {url}"
+    );
+    assert_eq!(Url::parse(once.as_str()).as_ref(), Ok(&once), "of {url}");
+    assert!(once.username().is_empty() && once.password().is_none() && once.fragment().is_none());
+    let host = |url: &Url| url.host_str().map(|host| host.trim_end_matches('.').to_owned());
+    assert_eq!((host(&once), once.port()), (host(&url), url.port()));
+}
+
+/// A sitemap: so many addresses, all of them of the web.
+pub fn sitemap(data: &[u8]) {
+    if let Some((pages, parts)) = crm_crawl::fuzz::sitemap(data, 100_000) {
+        assert!(pages.len() + parts.len() <= 50_000);
+        for url in pages.iter().chain(&parts) {
+            assert!(matches!(url.scheme(), "http" | "https"), "{url}");
+        }
+    }
+}
+
+/// A page in some encoding, with its content type in the first line.
+pub fn decode(data: &[u8]) {
+    let end = data.iter().position(|b| *b == b'\n').unwrap_or(0);
+    let (content_type, body) = data.split_at(end);
+    if let Some(page) = crm_crawl::fuzz::decode(content_type, body) {
+        let url: Url = "https://shop.example/".parse().expect("a URL");
+        if let Ok(page) = Page::new(url, "fuzz", &page, Timestamp::EPOCH) {
+            let _ = page.document().root().text();
+        }
     }
 }
 

@@ -188,7 +188,9 @@ impl<'a> Reader<'a> {
 fn unescaped(text: String) -> String {
     let entity = text.split('&').skip(1).any(|rest| {
         let name = rest.split(';').next().unwrap_or_default();
-        name.len() < rest.len() && (2..=8).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '#')
+        name.len() < rest.len()
+            && (2..=8).contains(&name.len())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '#')
     });
     if !entity || text.contains('<') || text.len() > 10_000 {
         return text;

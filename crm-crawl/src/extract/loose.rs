@@ -8,7 +8,6 @@ use url::Url;
 use super::dom::Dom;
 use super::{Contact, ContactKind, Find, Syntax, text, value};
 
-
 /// Finds of one page that are grouped.
 const MAX_FINDS: usize = 4_000;
 
@@ -150,15 +149,23 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
 
 /// An address that a script puts together: whole in `data-email`, or in two parts.
 fn held(element: &scraper::node::Element) -> Option<String> {
-    let whole = ["data-email", "data-mail", "data-e-mail"].iter().find_map(|name| element.attr(name));
+    let whole = ["data-email", "data-mail", "data-e-mail"]
+        .iter()
+        .find_map(|name| element.attr(name));
     if let Some(whole) = whole {
         return value::email(whole);
     }
     let local = ["data-user", "data-name", "data-local", "data-mailbox"]
         .iter()
         .find_map(|name| element.attr(name))?;
-    let domain = ["data-domain", "data-host"].iter().find_map(|name| element.attr(name))?;
-    value::email(&format!("{}@{}", local.trim(), domain.trim().trim_start_matches('@')))
+    let domain = ["data-domain", "data-host"]
+        .iter()
+        .find_map(|name| element.attr(name))?;
+    value::email(&format!(
+        "{}@{}",
+        local.trim(),
+        domain.trim().trim_start_matches('@')
+    ))
 }
 
 /// The number a link to WhatsApp writes to, with its `+`.
@@ -166,9 +173,11 @@ fn whatsapp(href: &str) -> Option<String> {
     let url = Url::parse(href).ok()?;
     let number = match (url.scheme(), url.host_str()?) {
         ("http" | "https", "wa.me") => url.path().trim_matches('/').to_owned(),
-        ("http" | "https", "api.whatsapp.com" | "web.whatsapp.com") | ("whatsapp", "send") => {
-            url.query_pairs().find(|(name, _)| name == "phone")?.1.into_owned()
-        }
+        ("http" | "https", "api.whatsapp.com" | "web.whatsapp.com") | ("whatsapp", "send") => url
+            .query_pairs()
+            .find(|(name, _)| name == "phone")?
+            .1
+            .into_owned(),
         _ => return None,
     };
     let digits: String = number.chars().filter(char::is_ascii_digit).collect();

@@ -106,7 +106,11 @@ impl Reader<'_> {
                 let address = link.and_then(value::email).or_else(|| value::email(&text.text));
                 let several: Vec<String> = match address {
                     Some(address) => vec![address],
-                    None => text.text.split([',', ';', '\n', ' ']).filter_map(value::email).collect(),
+                    None => text
+                        .text
+                        .split([',', ';', '\n', ' '])
+                        .filter_map(value::email)
+                        .collect(),
                 };
                 for address in &several {
                     contact.add_email(self.find(address, &text.place));
@@ -128,8 +132,13 @@ impl Reader<'_> {
                 let several: Vec<String> = match number {
                     Some(number) => vec![number],
                     None => {
-                        let pieces = text.text.split([',', ';', '\n']).flat_map(|piece| piece.split(" / "));
-                        pieces.filter_map(|piece| value::phone(piece, region.or(self.region))).collect()
+                        let pieces = text
+                            .text
+                            .split([',', ';', '\n'])
+                            .flat_map(|piece| piece.split(" / "));
+                        pieces
+                            .filter_map(|piece| value::phone(piece, region.or(self.region)))
+                            .collect()
                     }
                 };
                 for number in &several {

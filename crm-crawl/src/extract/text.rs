@@ -317,7 +317,9 @@ fn lines(dom: Dom<'_>) -> Lines {
             // until a visitor opens them are read.
             at = dom.end(at);
             continue;
-        } else if name == "img" && let Some(sign) = dom.attr(at, "alt").and_then(sign) {
+        } else if name == "img"
+            && let Some(sign) = dom.attr(at, "alt").and_then(sign)
+        {
             lines.nodes.push((lines.text.len(), at));
             lines.text.push(sign);
         } else if name == "br" {
@@ -339,7 +341,10 @@ fn lines(dom: Dom<'_>) -> Lines {
 
 /// An inline element that is not shown.
 fn is_hidden(dom: Dom<'_>, at: u32) -> bool {
-    if !matches!(dom.name(at), "span" | "b" | "i" | "em" | "strong" | "small" | "u" | "s" | "font") {
+    if !matches!(
+        dom.name(at),
+        "span" | "b" | "i" | "em" | "strong" | "small" | "u" | "s" | "font"
+    ) {
         return false;
     }
     let style = dom.attr(at, "style").unwrap_or_default();
@@ -349,7 +354,12 @@ fn is_hidden(dom: Dom<'_>, at: u32) -> bool {
 
 /// What a picture in the place of a sign stands for.
 fn sign(alt: &str) -> Option<char> {
-    match alt.trim().trim_matches(['(', ')', '[', ']']).to_ascii_lowercase().as_str() {
+    match alt
+        .trim()
+        .trim_matches(['(', ')', '[', ']'])
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "@" | "at" => Some('@'),
         "." | "dot" => Some('.'),
         _ => None,

@@ -18,7 +18,11 @@ pub(super) fn email(text: &str) -> Option<String> {
         .trim_matches(['<', '>', '"', '\'', '.', ',', ';', ':']);
     let text = match text.get(..7) {
         Some(scheme) if scheme.eq_ignore_ascii_case("mailto:") => {
-            let address = text.get(7..)?.trim_start_matches('/').split(['?', ',', '#']).next()?;
+            let address = text
+                .get(7..)?
+                .trim_start_matches('/')
+                .split(['?', ',', '#'])
+                .next()?;
             let address = unescape(address);
             // `mailto:Ana <ana@shop.example>` is not allowed, and found.
             match address.rsplit_once('<') {
@@ -75,7 +79,10 @@ pub(super) fn phone(text: &str, region: Option<&str>) -> Option<String> {
             let number = number.trim_start_matches("//");
             let local = unescape(number.split(['?', '#', ';']).next()?);
             // A local number and where it is dialled (RFC 3966, 5.1.5).
-            let context = number.split(';').skip(1).find_map(|p| p.strip_prefix("phone-context="));
+            let context = number
+                .split(';')
+                .skip(1)
+                .find_map(|p| p.strip_prefix("phone-context="));
             match context.map(unescape) {
                 Some(context) if context.starts_with('+') && !local.trim().starts_with('+') => {
                     format!("{context}{local}")

@@ -34,8 +34,9 @@ pub(super) fn canonical(url: &Url, sort: bool) -> Url {
     }
     if let Some(host) = url
         .host_str()
-        .and_then(|host| host.strip_suffix('.'))
-        .map(str::to_owned)
+        .filter(|host| host.ends_with('.'))
+        // All of them: what is left has one form.
+        .map(|host| host.trim_end_matches('.').to_owned())
     {
         let _ = url.set_host(Some(&host));
     }

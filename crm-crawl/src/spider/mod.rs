@@ -40,6 +40,8 @@ mod clean;
 mod compiled;
 mod config;
 mod cookies;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod doors;
 mod engine;
 mod fetch;
 mod follow;

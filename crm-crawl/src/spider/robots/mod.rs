@@ -1,6 +1,6 @@
 //! robots.txt (RFC 9309): how it is fetched, and what follows from what comes back.
 
-mod rules;
+pub(super) mod rules;
 
 use std::time::Duration;
 
