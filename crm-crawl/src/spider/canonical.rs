@@ -1,7 +1,7 @@
 //! One form for all ways to write a URL, and what looks like a trap.
 
 use sha2::{Digest, Sha256};
-use url::Url;
+use url::{Host, Url};
 
 /// Parameters that say where a visitor came from, and nothing about the page.
 const TRACKING: &[&str] = &[
@@ -35,8 +35,10 @@ pub(super) fn canonical(url: &Url, sort: bool) -> Url {
     if let Some(host) = url
         .host_str()
         .filter(|host| host.ends_with('.'))
-        // All of them: what is left has one form.
+        // All of them: what is left has one form. Not when it would become an address: `2130706433..` is a name,
+        // `2130706433` is 127.0.0.1.
         .map(|host| host.trim_end_matches('.').to_owned())
+        .filter(|host| matches!(Host::parse(host), Ok(Host::Domain(name)) if name == *host))
     {
         let _ = url.set_host(Some(&host));
     }
@@ -164,6 +166,14 @@ pub(super) fn authority(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_never_becomes_an_address() {
+        let of = |text: &str| canonical(&text.parse().unwrap(), false).to_string();
+        assert_eq!(of("http://site.example../"), "http://site.example/");
+        assert_eq!(of("http://2130706433../"), "http://2130706433../");
+        assert_eq!(of("http://127.0.0.1./"), "http://127.0.0.1/");
+    }
 
     /// Each line is one page, written in several ways; no two lines are the same page.
     const PAGES: &[&[&str]] = &[
