@@ -277,6 +277,7 @@ mod tests {
         }
     }
 
+    /// CRW-11.
     #[test]
     fn only_pages_are_read() {
         let url = Url::parse("http://site.example/").unwrap();

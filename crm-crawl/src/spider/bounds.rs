@@ -180,6 +180,7 @@ mod tests {
     use super::super::Document;
     use super::*;
 
+    /// CRW-6, bad input 19.
     #[test]
     fn pages_made_to_stop_parsers_are_refused() {
         for (what, html) in [

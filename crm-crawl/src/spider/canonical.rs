@@ -300,6 +300,7 @@ mod tests {
         &["http://site.example/l?sidebar=1"],
     ];
 
+    /// CRW-10.
     #[test]
     fn one_form_for_one_page() {
         assert!(PAGES.iter().map(|ways| ways.len()).sum::<usize>() >= 60);
@@ -325,6 +326,7 @@ mod tests {
         assert_ne!(form(one, false), form(other, false));
     }
 
+    /// CRW-9, bad input 20.
     #[test]
     fn traps() {
         let trapped = |text: &str| trap(&Url::parse(text).unwrap()).is_some();

@@ -231,6 +231,7 @@ mod tests {
         value.map_or(String::new(), |value| value.to_str().unwrap().to_owned())
     }
 
+    /// CRW-14.
     #[test]
     fn where_cookies_go() {
         let (a, s) = ("http://www.shop.example/a/b", "https://www.shop.example/a/b");

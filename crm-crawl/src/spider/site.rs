@@ -176,7 +176,7 @@ mod tests {
         })
     }
 
-    /// Answers (seconds, good), and the delay after each, worked out by hand from Scrapy's formula.
+    /// CRW-4. Answers (seconds, good), and the delay after each, worked out by hand from Scrapy's formula.
     #[test]
     fn the_delay_follows_the_latency() {
         for (delay, target, answers) in [

@@ -237,6 +237,7 @@ mod tests {
         assert_eq!((listing.pages.len(), listing.parts[0].path()), (0, "/1.xml.gz"));
     }
 
+    /// Bad input 21.
     #[test]
     fn hostile_lists() {
         let laughs = "<!DOCTYPE lolz [<!ENTITY lol 'lol'><!ENTITY lol2 '&lol;&lol;'>]><urlset><url><loc>http://s.example/&lol2;</loc></url></urlset>";

@@ -11,7 +11,7 @@ fn allows(text: &str, token: &str, url: &str) -> bool {
     Rules::parse(text.as_bytes(), token).allows(&Url::parse(url).unwrap())
 }
 
-/// What each rule of the RFC means: the situations of the reference implementation's own test, and of the RFC's text.
+/// CRW-1. What each rule of the RFC means: the situations of the reference implementation's own test, and of the RFC's text.
 #[test]
 fn the_rules_case_by_case() {
     const GROUPS: &str = "allow: /before/any/\n\nuser-agent: Ana\ndisallow: /\nallow: /one/\nuser-agent: Bea\ndisallow: /\n\
@@ -466,7 +466,7 @@ fn sitemaps_and_delays_are_read() {
     assert_eq!(Rules::parse(text.as_bytes(), "bea").delay, Some(7.0));
 }
 
-/// Texts that are made to stop a parser: the answer is the RFC's, and the work grows with the text only.
+/// CRW-1, bad input 13. Texts that are made to stop a parser: the answer is the RFC's, and the work grows with the text only.
 #[test]
 fn hostile_texts() {
     let url = Url::parse(&format!("http://s.example/{}", "a".repeat(2000))).unwrap();
@@ -584,7 +584,7 @@ fn tries_everything(pattern: &[u8], path: &[u8]) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-    /// The oracle for groups is a port of the reference implementation. Its own liberty, index.html for a folder, does not
+    /// CRW-1. The oracle for groups is a port of the reference implementation. Its own liberty, index.html for a folder, does not
     /// occur; nor do stars in the middle, for which the port forgets places (`/*b$` and `/bb`), nor sitemaps, which end a
     /// group there and must not (RFC 9309, 2.2.4).
     #[test]
@@ -594,7 +594,7 @@ proptest! {
         prop_assert_eq!(allows(&text, "Ana", &url), theirs, "{}", url);
     }
 
-    /// The oracle for patterns is a matcher that tries every way there is; of the patterns that match the longest counts.
+    /// CRW-1. The oracle for patterns is a matcher that tries every way there is; of the patterns that match the longest counts.
     #[test]
     fn as_a_matcher_that_tries_everything_says(
         rules in prop::collection::vec((any::<bool>(), "/[ab/*]{0,8}[$]?"), 1..5),
