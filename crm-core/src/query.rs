@@ -18,6 +18,7 @@ mod page;
 mod related;
 mod rewrite;
 mod span;
+mod text;
 
 use std::fmt;
 
@@ -34,6 +35,7 @@ pub use page::{Cursor, Order, Page, Query};
 pub(crate) use related::Answers;
 pub use related::{Related, Relation};
 pub use span::{Span, Unit};
+pub use text::MAX_FILTER_BYTES;
 
 /// A field, or a path into a JSON field: `city`, `attributes.plan`, `attributes.address.zip`. `id` is the record's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
