@@ -9,7 +9,7 @@
 //!
 //! let error = Filter::parse("city = 'Tartu' and age > 5", &CUSTOMER).unwrap_err();
 //! assert_eq!(error.context("field"), Some("age"));
-//! assert_eq!(error.context("position"), Some("22"));
+//! assert_eq!(error.context("position"), Some("20"));
 //! # Ok::<(), crm_core::Error>(())
 //! ```
 //!
