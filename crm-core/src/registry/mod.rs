@@ -18,6 +18,7 @@
 //! ```
 
 mod catalog;
+pub mod discovery;
 mod pool;
 
 use std::any::{Any, TypeId};

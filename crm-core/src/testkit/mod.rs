@@ -25,6 +25,7 @@
 )]
 
 pub mod collector;
+pub mod discovery;
 pub mod fixtures;
 pub mod mailer;
 pub mod models;

@@ -9,6 +9,7 @@
 
 mod broken;
 mod consent;
+mod discovery;
 mod lapses;
 mod memory;
 mod policy;

@@ -1,0 +1,4 @@
+//! Discovery: the conformance suite on every register, and what each of them has beyond it.
+
+mod basics;
+mod file;
