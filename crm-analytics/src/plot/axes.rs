@@ -16,8 +16,14 @@ pub(super) struct Axis {
 impl Axis {
     /// Over values, with a little room on both sides where no border is said; never empty.
     pub(super) fn over(values: impl Iterator<Item = f64>, scale: &Scale) -> Self {
-        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-        let (low, high) = if low > high { (scale.from.unwrap_or(0.0), scale.to.unwrap_or(1.0)) } else { (low, high) };
+        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| {
+            (l.min(v), h.max(v))
+        });
+        let (low, high) = if low > high {
+            (scale.from.unwrap_or(0.0), scale.to.unwrap_or(1.0))
+        } else {
+            (low, high)
+        };
         let (mut low, mut high) = (scale.from.unwrap_or(low), scale.to.unwrap_or(high));
         if high <= low {
             // Numbers of 1e300 have no other number within a unit.
@@ -33,13 +39,25 @@ impl Axis {
                 if scale.to.is_some() { high } else { high + room },
             );
         }
-        Self { low, high, logarithmic: false, unit: scale.unit, step: 1.0 }
+        Self {
+            low,
+            high,
+            logarithmic: false,
+            unit: scale.unit,
+            step: 1.0,
+        }
     }
 
     /// Between two borders exactly, the first above 0.
     pub(super) fn logarithmic(low: f64, high: f64) -> Self {
         let high = if high > low { high } else { low * 10.0 };
-        Self { low, high, logarithmic: true, unit: Unit::Plain, step: 1.0 }
+        Self {
+            low,
+            high,
+            logarithmic: true,
+            unit: Unit::Plain,
+            step: 1.0,
+        }
     }
 
     /// Where a number lies, 0 at the beginning and 1 at the end.
@@ -50,7 +68,11 @@ impl Axis {
             // Halves, so that the distance of the largest numbers is still a number.
             (value / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0)
         };
-        if part.is_finite() { part.clamp(-1.0, 2.0) } else { 0.0 }
+        if part.is_finite() {
+            part.clamp(-1.0, 2.0)
+        } else {
+            0.0
+        }
     }
 
     /// A round distance that parts the axis about so often.
@@ -88,7 +110,11 @@ impl Axis {
     fn decades(&mut self, about: usize) -> Vec<f64> {
         let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
         let every = ((last - first) / about.max(2) as i32).max(1);
-        let between: &[f64] = if last - first <= 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let between: &[f64] = if last - first <= 2 {
+            &[1.0, 2.0, 5.0]
+        } else {
+            &[1.0]
+        };
         (first..=last)
             .step_by(every as usize)
             .flat_map(|power| between.iter().map(move |m| m * 10_f64.powi(power)))
@@ -125,7 +151,9 @@ impl Axis {
 
 /// Thousands apart, with a real minus.
 fn grouped(number: &str) -> String {
-    let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("−", digits));
+    let (sign, digits) = number
+        .strip_prefix('-')
+        .map_or(("", number), |digits| ("−", digits));
     let (whole, rest) = digits.find('.').map_or((digits, ""), |at| digits.split_at(at));
     let mut out = sign.to_owned();
     for (i, c) in whole.chars().enumerate() {
@@ -153,12 +181,21 @@ impl Plane {
     }
 
     /// Draws axes with titles and numbers into an area; what is left is the plane.
-    pub(super) fn draw(scene: &mut Scene<'_>, area: Area, mut x: Axis, mut y: Axis, names: (&str, &str)) -> Self {
+    pub(super) fn draw(
+        scene: &mut Scene<'_>,
+        area: Area,
+        mut x: Axis,
+        mut y: Axis,
+        names: (&str, &str),
+    ) -> Self {
         let (letter, line) = (scene.letter, scene.line());
         let size = letter * 0.85;
         let rows = y.ticks((area.height / (line * 2.6)) as usize);
         let labels: Vec<String> = rows.iter().map(|v| y.label(*v)).collect();
-        let widest = labels.iter().map(|label| scene.face.width(label, size)).fold(0.0, f64::max);
+        let widest = labels
+            .iter()
+            .map(|label| scene.face.width(label, size))
+            .fold(0.0, f64::max);
         let left = widest + letter * 0.7 + if names.1.is_empty() { 0.0 } else { line * 1.1 };
         let below = line * if names.0.is_empty() { 1.3 } else { 2.5 };
         let inner = area.within(left, letter * 0.5, letter * 0.9, below);
@@ -167,7 +204,13 @@ impl Plane {
             let mut columns = x.ticks(about);
             let mut labels: Vec<String> = columns.iter().map(|v| x.label(*v)).collect();
             // Long numbers need more room: every second one goes until they fit.
-            while labels.len() > 2 && labels.iter().map(|l| scene.face.width(l, size) + letter).sum::<f64>() > inner.width {
+            while labels.len() > 2
+                && labels
+                    .iter()
+                    .map(|l| scene.face.width(l, size) + letter)
+                    .sum::<f64>()
+                    > inner.width
+            {
                 let mut at = 0;
                 columns.retain(|_| {
                     at += 1;
@@ -179,22 +222,47 @@ impl Plane {
             for (value, label) in columns.iter().zip(&labels) {
                 let at = plane.px(*value);
                 scene.path(vec![(at, inner.y), (at, inner.bottom())], 1.0, Ink::LINE);
-                scene.text(label, (at, inner.bottom() + line * 0.65), size, Ink::FAINT, Anchor::Middle, area.width);
+                scene.text(
+                    label,
+                    (at, inner.bottom() + line * 0.65),
+                    size,
+                    Ink::FAINT,
+                    Anchor::Middle,
+                    area.width,
+                );
             }
             plane
         };
         for (value, label) in rows.iter().zip(&labels) {
             let at = plane.py(*value);
             scene.path(vec![(inner.x, at), (inner.right(), at)], 1.0, Ink::LINE);
-            scene.text(label, (inner.x - letter * 0.4, at), size, Ink::FAINT, Anchor::End, left);
+            scene.text(
+                label,
+                (inner.x - letter * 0.4, at),
+                size,
+                Ink::FAINT,
+                Anchor::End,
+                left,
+            );
         }
         scene.path(
-            vec![(inner.x, inner.y), (inner.x, inner.bottom()), (inner.right(), inner.bottom())],
+            vec![
+                (inner.x, inner.y),
+                (inner.x, inner.bottom()),
+                (inner.right(), inner.bottom()),
+            ],
             1.0,
             Ink::AXIS,
         );
         let middle = (inner.x + inner.width / 2.0, inner.bottom() + line * 1.85);
-        scene.text(names.0, middle, letter * 0.92, Ink::TEXT, Anchor::Middle, inner.width);
+        scene.text(
+            names.0,
+            middle,
+            letter * 0.92,
+            Ink::TEXT,
+            Anchor::Middle,
+            inner.width,
+        );
         let beside = (area.x + line * 0.45, inner.y + inner.height / 2.0);
         scene.text_up(names.1, beside, letter * 0.92, Ink::TEXT, inner.height);
         plane
@@ -209,7 +277,12 @@ impl Plane {
                 continue;
             }
             let at = self.px(guide.at);
-            scene.dashes(vec![(at, self.area.y), (at, self.area.bottom())], 1.4, Ink::FAINT, scene.letter * 0.4);
+            scene.dashes(
+                vec![(at, self.area.y), (at, self.area.bottom())],
+                1.4,
+                Ink::FAINT,
+                scene.letter * 0.4,
+            );
             let (anchor, dx, room) = if part > 0.6 {
                 (Anchor::End, -size * 0.4, part * self.area.width)
             } else {
@@ -226,7 +299,11 @@ mod tests {
     use super::*;
 
     fn ticks(low: f64, high: f64, about: usize) -> Vec<String> {
-        let scale = Scale { from: Some(low), to: Some(high), ..Scale::default() };
+        let scale = Scale {
+            from: Some(low),
+            to: Some(high),
+            ..Scale::default()
+        };
         let mut axis = Axis::over(std::iter::empty(), &scale);
         axis.ticks(about).into_iter().map(|v| axis.label(v)).collect()
     }
@@ -243,12 +320,24 @@ mod tests {
 
     #[test]
     fn axes_are_never_empty() {
-        for values in [vec![], vec![5.0], vec![1e300, 1e300], vec![-1e300, 1e300], vec![0.0, 0.0], vec![1e-300]] {
+        for values in [
+            vec![],
+            vec![5.0],
+            vec![1e300, 1e300],
+            vec![-1e300, 1e300],
+            vec![0.0, 0.0],
+            vec![1e-300],
+        ] {
             let mut axis = Axis::over(values.iter().copied(), &Scale::default());
             assert!(axis.low < axis.high, "{values:?}");
             let ticks = axis.ticks(6);
             assert!((1..=14).contains(&ticks.len()), "{values:?} {ticks:?}");
-            assert!(ticks.iter().all(|v| v.is_finite() && (0.0..=1.0).contains(&axis.part(*v))), "{values:?} {ticks:?}");
+            assert!(
+                ticks
+                    .iter()
+                    .all(|v| v.is_finite() && (0.0..=1.0).contains(&axis.part(*v))),
+                "{values:?} {ticks:?}"
+            );
             assert!(values.iter().all(|v| (0.0..=1.0).contains(&axis.part(*v))));
         }
         let mut log = Axis::logarithmic(0.5, 2_000.0);

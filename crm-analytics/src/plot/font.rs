@@ -53,9 +53,13 @@ impl<'f> Face<'f> {
             .get_or_init(|| FontRef::try_from_slice(SHIPPED).ok())
             .as_ref()
             .ok_or_else(|| {
-                Error::unexpected("the font shipped along cannot be read; please report it").operation("plot.draw")
+                Error::unexpected("the font shipped along cannot be read; please report it")
+                    .operation("plot.draw")
             })?;
-        Ok(Self { shipped, more: more.map(|font| &font.0) })
+        Ok(Self {
+            shipped,
+            more: more.map(|font| &font.0),
+        })
     }
 
     /// The glyph of a letter and its width in ems. Letters of no font get a box in PNG; wide ones keep their width.
@@ -66,17 +70,31 @@ impl<'f> Face<'f> {
             f64::from(advance) / f64::from(units.max(1.0))
         };
         if id.0 != 0 {
-            let measure = || (self.shipped.h_advance_unscaled(id), self.shipped.units_per_em().unwrap_or(2048.0));
+            let measure = || {
+                (
+                    self.shipped.h_advance_unscaled(id),
+                    self.shipped.units_per_em().unwrap_or(2048.0),
+                )
+            };
             return (false, id, ems(&measure));
         }
         if let Some(more) = self.more {
             let found = more.glyph_id(c);
             if found.0 != 0 {
-                let measure = || (more.h_advance_unscaled(found), more.units_per_em().unwrap_or(1000.0));
+                let measure = || {
+                    (
+                        more.h_advance_unscaled(found),
+                        more.units_per_em().unwrap_or(1000.0),
+                    )
+                };
                 return (true, found, ems(&measure));
             }
         }
-        (false, id, f64::from(columns(c)) * 0.5 + 0.1 * f64::from(u8::from(columns(c) == 1)))
+        (
+            false,
+            id,
+            f64::from(columns(c)) * 0.5 + 0.1 * f64::from(u8::from(columns(c) == 1)),
+        )
     }
 
     pub(super) fn width(&self, text: &str, size: f64) -> f64 {
@@ -99,7 +117,13 @@ impl<'f> Face<'f> {
     }
 
     /// The coverage of a letter at a size, `draw(x, y, cover)` in pixels from `origin` on the baseline.
-    pub(super) fn draw(&self, letter: &Letter, size: f64, origin: (f32, f32), draw: &mut dyn FnMut(i64, i64, f32)) {
+    pub(super) fn draw(
+        &self,
+        letter: &Letter,
+        size: f64,
+        origin: (f32, f32),
+        draw: &mut dyn FnMut(i64, i64, f32),
+    ) {
         let more = self.more.filter(|_| letter.of_host);
         let outlined = match more {
             Some(font) => outline(font, letter.id, size, origin),
@@ -147,7 +171,9 @@ impl<'f> Face<'f> {
         }
         for word in words.into_iter().filter(|word| !word.is_empty()) {
             match broken.last_mut() {
-                Some(line) if self.width(&format!("{line}{}", word.trim_end()), size) <= most => line.push_str(&word),
+                Some(line) if self.width(&format!("{line}{}", word.trim_end()), size) <= most => {
+                    line.push_str(&word)
+                }
                 _ => broken.push(word),
             }
         }
@@ -156,11 +182,19 @@ impl<'f> Face<'f> {
             let rest = broken.split_off(lines - 1).concat();
             broken.push(rest);
         }
-        broken.iter().map(|line| self.cut(line.trim_end(), size, most)).collect()
+        broken
+            .iter()
+            .map(|line| self.cut(line.trim_end(), size, most))
+            .collect()
     }
 }
 
-fn outline<F: ab_glyph::Font>(font: &F, id: GlyphId, size: f64, at: (f32, f32)) -> Option<ab_glyph::OutlinedGlyph> {
+fn outline<F: ab_glyph::Font>(
+    font: &F,
+    id: GlyphId,
+    size: f64,
+    at: (f32, f32),
+) -> Option<ab_glyph::OutlinedGlyph> {
     // This library measures sizes by the height of a line, everybody else by the em.
     let scale = size as f32 * font.height_unscaled() / font.units_per_em()?;
     font.outline_glyph(id.with_scale_and_position(scale, ab_glyph::point(at.0, at.1)))
@@ -171,7 +205,9 @@ pub(super) fn plain(text: &str) -> String {
     text.chars()
         .filter(|c| !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
         .map(|c| {
-            let odd = c.is_control() || ('\u{fffe}'..='\u{ffff}').contains(&c) || matches!(c, '\u{2028}' | '\u{2029}');
+            let odd = c.is_control()
+                || ('\u{fffe}'..='\u{ffff}').contains(&c)
+                || matches!(c, '\u{2028}' | '\u{2029}');
             if odd { ' ' } else { c }
         })
         .collect()
@@ -234,7 +270,10 @@ fn in_sight(text: &str) -> String {
 /// Backwards, but for numbers.
 fn turned(run: &[char]) -> Vec<char> {
     let mut out: Vec<char> = Vec::with_capacity(run.len());
-    for part in run.chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit()).rev() {
+    for part in run
+        .chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit())
+        .rev()
+    {
         out.extend(part);
     }
     out
@@ -252,9 +291,16 @@ mod tests {
         assert!(face.cut(long, 20.0, 150.0).ends_with('…'));
         let lines = face.wrap(long, 20.0, 150.0, 3);
         assert_eq!(lines.len(), 3);
-        assert!(lines.iter().all(|line| face.width(line, 20.0) <= 150.0), "{lines:?}");
+        assert!(
+            lines.iter().all(|line| face.width(line, 20.0) <= 150.0),
+            "{lines:?}"
+        );
         assert_eq!(face.wrap("short", 20.0, 150.0, 3), ["short"]);
-        assert_eq!(face.wrap("客户按价值分组的长名称", 20.0, 110.0, 3).len(), 3, "broken between wide letters");
+        assert_eq!(
+            face.wrap("客户按价值分组的长名称", 20.0, 110.0, 3).len(),
+            3,
+            "broken between wide letters"
+        );
         assert_eq!(plain("a\u{0}b\nc\u{202e}d"), "a b cd");
         assert_eq!(face.cut("abc", 20.0, 1.0), "", "no room, no ellipsis");
     }

@@ -1,12 +1,10 @@
 //! Charts made from figures.
 
-use crm_core::{Error, Result};
-
-use super::data::{
-    Bar, Bars, Boxes, Colors, Ellipse, Funnel, Guide, HeatMap, HeatRow, Histogram, Line, Lines, Look, Panels, Scale, Spread,
-    Unit,
-};
 use super::Chart;
+use super::data::{
+    Bar, Bars, Boxes, Colors, Funnel, Guide, HeatMap, HeatRow, Line, Lines, Look, Panels,
+    Scale, Spread, Unit,
+};
 use crate::insights::figure;
 
 /// A number of groups that was tried, and how good it is.
@@ -35,152 +33,41 @@ pub struct KaplanMeier {
     pub high: f64,
 }
 
-impl Ellipse {
-    /// The ellipse that holds a share (0 to 1, not included) of a group's points if they are spread normally; `None` for
-    /// fewer than three points or points on one spot.
-    pub fn around(group: usize, points: &[(f64, f64, Option<usize>)], share: f64) -> Option<Self> {
-        let own = || points.iter().filter(|(_, _, of)| *of == Some(group));
-        let rows = own().count() as f64;
-        if rows < 3.0 || !(share > 0.0 && share < 1.0) {
-            return None;
-        }
-        let (x, y) = own().fold((0.0, 0.0), |(x, y), p| (x + p.0 / rows, y + p.1 / rows));
-        let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
-        for (px, py, _) in own() {
-            xx += (px - x) * (px - x) / (rows - 1.0);
-            xy += (px - x) * (py - y) / (rows - 1.0);
-            yy += (py - y) * (py - y) / (rows - 1.0);
-        }
-        let (half, apart) = ((xx + yy) / 2.0, ((xx - yy) / 2.0).hypot(xy));
-        // The quantile of chi squared with two degrees of freedom.
-        let reach = -2.0 * (1.0 - share).ln();
-        let (long, short) = (((half + apart) * reach).sqrt(), ((half - apart).max(0.0) * reach).sqrt());
-        let angle = 0.5 * (2.0 * xy).atan2(xx - yy);
-        let whole = long > 0.0 && [x, y, long, short, angle].iter().all(|v| v.abs() < 1e299);
-        whole.then_some(Self { group, x, y, long, short, angle })
-    }
-}
-
-/// The value below which a part of sorted values lies (linear between neighbours, Hyndman and Fan's type 7).
-fn quantile(sorted: &[f64], part: f64) -> f64 {
-    let at = part * sorted.len().saturating_sub(1) as f64;
-    let value = |i: usize| sorted.get(i).or(sorted.last()).copied().unwrap_or(0.0);
-    let (low, high) = (value(at.floor() as usize), value(at.ceil() as usize));
-    let between = at - at.floor();
-    low * (1.0 - between) + high * between
-}
-
-fn sorted(operation: &'static str, values: &[f64]) -> Result<Vec<f64>> {
-    if let Some(row) = values.iter().position(|v| !(v.abs() <= 1e300)) {
-        return Err(Error::invalid("a value is not a number that can be drawn; clean the column first")
-            .operation(operation)
-            .with("row", row));
-    }
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    Ok(sorted)
-}
-
-impl Spread {
-    /// The summary of values.
-    ///
-    /// # Errors
-    /// [`crm_core::ErrorKind::Invalid`] when a value is not finite.
-    pub fn of(name: impl Into<String>, values: &[f64]) -> Result<Self> {
-        let sorted = sorted("plot.spread", values)?;
-        let (q1, median, q3) = (quantile(&sorted, 0.25), quantile(&sorted, 0.5), quantile(&sorted, 0.75));
-        let reach = 1.5 * (q3 - q1);
-        let inside = |v: &&f64| **v >= q1 - reach && **v <= q3 + reach;
-        let low = sorted.iter().find(inside).copied().unwrap_or(q1).min(q1);
-        let high = sorted.iter().rev().find(inside).copied().unwrap_or(q3).max(q3);
-        let outside: Vec<f64> = sorted.iter().filter(|v| **v < low || **v > high).copied().collect();
-        let rows = crate::sample::sample_rows(outside.len(), 200, 0, 0xb0);
-        let mut outliers: Vec<f64> = rows.iter().filter_map(|row| outside.get(*row)).copied().collect();
-        // The farthest are what is looked for.
-        for end in [outside.first(), outside.last()].into_iter().flatten() {
-            if !outliers.contains(end) {
-                outliers.push(*end);
-            }
-        }
-        Ok(Self { name: name.into(), rows: values.len(), low, q1, median, q3, high, outliers, outside: outside.len() })
-    }
-}
-
-impl Histogram {
-    /// Counts values in about so many bins with round borders; `logarithmic` when all are above 0 and the greatest is more
-    /// than 1,000 times the median. The median is marked.
-    ///
-    /// # Errors
-    /// [`crm_core::ErrorKind::Invalid`] when a value is not finite.
-    pub fn of(title: impl Into<String>, x_label: impl Into<String>, values: &[f64], bins: usize) -> Result<Self> {
-        let sorted = sorted("plot.histogram", values)?;
-        let mut chart = Self {
-            title: title.into(),
-            x_label: x_label.into(),
-            y_label: "Customers".into(),
-            ..Self::default()
-        };
-        let (Some(low), Some(high)) = (sorted.first().copied(), sorted.last().copied()) else {
-            return Ok(chart);
-        };
-        let bins = bins.clamp(1, 500);
-        let median = quantile(&sorted, 0.5);
-        chart.note = format!("{} values from {} to {}", figure(sorted.len() as f64), figure(low), figure(high));
-        chart.guides = vec![Guide { at: median, name: format!("median {}", figure(median)) }];
-        chart.logarithmic = low > 0.0 && median > 0.0 && high / median > 1_000.0;
-        chart.edges = if chart.logarithmic {
-            let per = ((high / low).ln() / bins as f64).max(1e-3);
-            let mut edges: Vec<f64> = (0..=bins).map(|i| low * (per * i as f64).exp()).collect();
-            if let Some(last) = edges.last_mut() {
-                *last = last.max(high * 1.000_001);
-            }
-            edges
-        } else {
-            let mut axis = super::axes::Axis::over(
-                std::iter::empty(),
-                &Scale { from: Some(low), to: Some(if high > low { high } else { low + low.abs().max(1.0) * 0.1 }), ..Scale::default() },
-            );
-            let step = axis.round_step(bins);
-            let first = (low / step).floor();
-            let last = ((high / step).floor() - first) as usize + 1;
-            (0..=last.clamp(1, 2_000)).map(|i| (first + i as f64) * step).collect()
-        };
-        chart.edges.dedup();
-        if !chart.edges.is_sorted_by(|a, b| a < b) || chart.edges.len() < 2 || chart.edges.iter().any(|v| !v.is_finite()) {
-            // Numbers so large or so near each other that steps between them vanish.
-            let room = low.abs().max(high.abs()).max(1.0) * 0.1;
-            chart.edges = vec![low - room, high + room];
-            chart.logarithmic = false;
-        }
-        chart.counts = vec![0; chart.edges.len() - 1];
-        for value in &sorted {
-            let bin = chart.edges.partition_point(|edge| edge <= value).clamp(1, chart.counts.len()) - 1;
-            if let Some(count) = chart.counts.get_mut(bin) {
-                *count += 1;
-            }
-        }
-        Ok(chart)
-    }
-}
-
 fn share(label: &str) -> Scale {
-    Scale { label: label.into(), from: Some(0.0), to: Some(1.0), unit: Unit::Percent }
+    Scale {
+        label: label.into(),
+        from: Some(0.0),
+        to: Some(1.0),
+        unit: Unit::Percent,
+    }
 }
 
 fn line(name: impl Into<String>, points: Vec<(f64, f64)>, look: Look) -> Line {
-    Line { name: name.into(), points, look, band: Vec::new() }
+    Line {
+        name: name.into(),
+        points,
+        look,
+        band: Vec::new(),
+    }
 }
 
 impl Chart {
     /// Distributions of groups side by side.
     pub fn boxes(title: impl Into<String>, x_label: impl Into<String>, boxes: Vec<Spread>) -> Self {
         let note = "The box holds the middle half, the line in it is the median; points lie more than 1.5 boxes away";
-        Self::Boxes(Boxes { title: title.into(), note: note.into(), x_label: x_label.into(), boxes })
+        Self::Boxes(Boxes {
+            title: title.into(),
+            note: note.into(),
+            x_label: x_label.into(),
+            boxes,
+        })
     }
 
     /// A ROC curve: false and true positive rates, the area below and its 95 % interval.
     pub fn roc(points: Vec<(f64, f64)>, auc: f64, interval: Option<(f64, f64)>) -> Self {
-        let between = interval.map_or(String::new(), |(low, high)| format!(", 95 % interval {low:.3} to {high:.3}"));
+        let between = interval.map_or(String::new(), |(low, high)| {
+            format!(", 95 % interval {low:.3} to {high:.3}")
+        });
         Self::Lines(Lines {
             title: "ROC curve".into(),
             note: format!("Area below: {auc:.3}{between}"),
@@ -202,7 +89,11 @@ impl Chart {
             x: share("Recall: share of the positive found"),
             y: share("Precision: share of the found that are positive"),
             lines: vec![
-                line("by chance", vec![(0.0, baseline), (1.0, baseline)], Look::Baseline),
+                line(
+                    "by chance",
+                    vec![(0.0, baseline), (1.0, baseline)],
+                    Look::Baseline,
+                ),
                 line("model", points, Look::Steps),
             ],
             guides: vec![],
@@ -212,7 +103,8 @@ impl Chart {
     /// Gain beside lift, from the parts of the ranked customers: the share of the positive found down to each, and its lift.
     pub fn gain_and_lift(parts: &[(f64, f64)]) -> Self {
         let step = |i: usize| (i + 1) as f64 / parts.len().max(1) as f64;
-        let gain = std::iter::once((0.0, 0.0)).chain(parts.iter().enumerate().map(|(i, (gain, _))| (step(i), *gain)));
+        let gain = std::iter::once((0.0, 0.0))
+            .chain(parts.iter().enumerate().map(|(i, (gain, _))| (step(i), *gain)));
         let lift = parts.iter().enumerate().map(|(i, (_, lift))| (step(i), *lift));
         let gain = Self::Lines(Lines {
             title: "Gain".into(),
@@ -227,7 +119,11 @@ impl Chart {
         let lift = Self::Lines(Lines {
             title: "Lift".into(),
             x: share("Customers, best first"),
-            y: Scale { label: "Lift over the average".into(), from: Some(0.0), ..Scale::default() },
+            y: Scale {
+                label: "Lift over the average".into(),
+                from: Some(0.0),
+                ..Scale::default()
+            },
             lines: vec![
                 line("by chance", vec![(0.0, 1.0), (1.0, 1.0)], Look::Baseline),
                 line("each part", lift.collect(), Look::Marked),
@@ -258,7 +154,11 @@ impl Chart {
             y: share("Observed share"),
             lines: vec![
                 line("perfect", vec![(0.0, 0.0), (1.0, 1.0)], Look::Baseline),
-                line("model", bins.iter().map(|(p, o, _)| (*p, *o)).collect(), Look::Marked),
+                line(
+                    "model",
+                    bins.iter().map(|(p, o, _)| (*p, *o)).collect(),
+                    Look::Marked,
+                ),
             ],
             guides: vec![],
         })
@@ -269,10 +169,20 @@ impl Chart {
         parts.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let left_out = parts.len().saturating_sub(15);
         parts.truncate(15);
-        let bars = parts.into_iter().map(|(name, value, error)| Bar { label: figure(value), name, value, error, group: None });
+        let bars = parts.into_iter().map(|(name, value, error)| Bar {
+            label: figure(value),
+            name,
+            value,
+            error,
+            group: None,
+        });
         Self::Bars(Bars {
             title: title.into(),
-            note: if left_out > 0 { format!("{left_out} less important columns left out") } else { String::new() },
+            note: if left_out > 0 {
+                format!("{left_out} less important columns left out")
+            } else {
+                String::new()
+            },
             x_label: "Importance".into(),
             bars: bars.collect(),
             guides: vec![],
@@ -284,7 +194,13 @@ impl Chart {
         columns.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let bars = columns.into_iter().map(|(name, value)| Bar {
             label: format!("{value:.3}"),
-            group: Some(if value >= 0.25 { 3 } else if value >= 0.1 { 1 } else { 0 }),
+            group: Some(if value >= 0.25 {
+                3
+            } else if value >= 0.1 {
+                1
+            } else {
+                0
+            }),
             name,
             value,
             error: None,
@@ -322,7 +238,10 @@ impl Chart {
     pub fn correlations(columns: Vec<String>, matrix: Vec<Vec<Option<f64>>>) -> Self {
         let rows = columns.iter().zip(matrix).map(|(name, values)| HeatRow {
             name: name.clone(),
-            labels: values.iter().map(|v| v.map_or("–".into(), |v| format!("{v:.2}").replace('-', "−"))).collect(),
+            labels: values
+                .iter()
+                .map(|v| v.map_or("–".into(), |v| format!("{v:.2}").replace('-', "−")))
+                .collect(),
             values,
         });
         Self::HeatMap(HeatMap {
@@ -344,11 +263,16 @@ impl Chart {
         let rows = counts.iter().enumerate().rev().map(|(r, row)| HeatRow {
             name: format!("R{}", r + 1),
             values: (0..width).map(|f| row.get(f).map(|n| *n as f64)).collect(),
-            labels: (0..width).map(|f| row.get(f).map_or(String::new(), |n| figure(*n as f64))).collect(),
+            labels: (0..width)
+                .map(|f| row.get(f).map_or(String::new(), |n| figure(*n as f64)))
+                .collect(),
         });
         Self::HeatMap(HeatMap {
             title: "Recency and frequency".into(),
-            note: format!("{} customers by their scores; 5 is most recent, most frequent", figure(all as f64)),
+            note: format!(
+                "{} customers by their scores; 5 is most recent, most frequent",
+                figure(all as f64)
+            ),
             x_label: "Frequency score".into(),
             y_label: "Recency score".into(),
             value_label: "customers".into(),
@@ -361,11 +285,21 @@ impl Chart {
     /// The share of each cohort that came back after each period: name, size, shares from period 0. Later cohorts have fewer
     /// periods; what has not happened yet stays empty.
     pub fn cohorts(period: &str, cohorts: &[(String, u64, Vec<f64>)]) -> Self {
-        let width = cohorts.iter().map(|(_, _, shares)| shares.len()).max().unwrap_or(0);
+        let width = cohorts
+            .iter()
+            .map(|(_, _, shares)| shares.len())
+            .max()
+            .unwrap_or(0);
         let rows = cohorts.iter().map(|(name, size, shares)| HeatRow {
             name: format!("{name} ({})", figure(*size as f64)),
             values: (0..width).map(|i| shares.get(i).map(|v| v * 100.0)).collect(),
-            labels: (0..width).map(|i| shares.get(i).map_or(String::new(), |v| format!("{:.0} %", v * 100.0))).collect(),
+            labels: (0..width)
+                .map(|i| {
+                    shares
+                        .get(i)
+                        .map_or(String::new(), |v| format!("{:.0} %", v * 100.0))
+                })
+                .collect(),
         });
         Self::HeatMap(HeatMap {
             title: "Retention of cohorts".into(),
@@ -383,11 +317,20 @@ impl Chart {
     pub fn confusion(classes: &[String], counts: &[Vec<u64>]) -> Self {
         let rows = classes.iter().zip(counts).map(|(name, row)| {
             let all: u64 = row.iter().sum();
-            let part = |n: u64| if all > 0 { n as f64 / all as f64 * 100.0 } else { 0.0 };
+            let part = |n: u64| {
+                if all > 0 {
+                    n as f64 / all as f64 * 100.0
+                } else {
+                    0.0
+                }
+            };
             HeatRow {
                 name: name.clone(),
                 values: row.iter().map(|n| Some(part(*n))).collect(),
-                labels: row.iter().map(|n| format!("{} ({:.0} %)", figure(*n as f64), part(*n))).collect(),
+                labels: row
+                    .iter()
+                    .map(|n| format!("{} ({:.0} %)", figure(*n as f64), part(*n)))
+                    .collect(),
             }
         });
         Self::HeatMap(HeatMap {
@@ -404,11 +347,19 @@ impl Chart {
 
     /// How many are left after each step.
     pub fn funnel(title: impl Into<String>, steps: Vec<(String, u64)>) -> Self {
-        Self::Funnel(Funnel { title: title.into(), note: String::new(), steps })
+        Self::Funnel(Funnel {
+            title: title.into(),
+            note: String::new(),
+            steps,
+        })
     }
 
     /// How many are still there as time goes by, for one or more groups. The unit of time goes into `x_label`.
-    pub fn survival(title: impl Into<String>, x_label: impl Into<String>, groups: &[(String, Vec<KaplanMeier>)]) -> Self {
+    pub fn survival(
+        title: impl Into<String>,
+        x_label: impl Into<String>,
+        groups: &[(String, Vec<KaplanMeier>)],
+    ) -> Self {
         let lines = groups.iter().map(|(name, points)| Line {
             name: name.clone(),
             points: points.iter().map(|p| (p.time, p.share)).collect(),
@@ -418,7 +369,11 @@ impl Chart {
         Self::Lines(Lines {
             title: title.into(),
             note: "Kaplan-Meier estimate with its 95 % interval".into(),
-            x: Scale { label: x_label.into(), from: Some(0.0), ..Scale::default() },
+            x: Scale {
+                label: x_label.into(),
+                from: Some(0.0),
+                ..Scale::default()
+            },
             y: share("Still customers"),
             lines: lines.collect(),
             guides: vec![],
@@ -437,15 +392,29 @@ impl Chart {
                 Self::Lines(Lines {
                     title: title.into(),
                     note: note.into(),
-                    x: Scale { label: "Number of segments".into(), unit: Unit::Whole, ..Scale::default() },
-                    y: Scale { label: title.into(), ..Scale::default() },
+                    x: Scale {
+                        label: "Number of segments".into(),
+                        unit: Unit::Whole,
+                        ..Scale::default()
+                    },
+                    y: Scale {
+                        label: title.into(),
+                        ..Scale::default()
+                    },
                     lines: vec![Line {
                         name: String::new(),
                         points: points.iter().map(|(x, y, _)| (*x, *y)).collect(),
-                        band: points.iter().filter(|_| spread).map(|(_, y, error)| (y - error, y + error)).collect(),
+                        band: points
+                            .iter()
+                            .filter(|_| spread)
+                            .map(|(_, y, error)| (y - error, y + error))
+                            .collect(),
                         look: Look::Marked,
                     }],
-                    guides: vec![Guide { at: chosen as f64, name: format!("chosen: {chosen}") }],
+                    guides: vec![Guide {
+                        at: chosen as f64,
+                        name: format!("chosen: {chosen}"),
+                    }],
                 })
             })
         };

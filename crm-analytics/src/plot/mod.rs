@@ -29,12 +29,13 @@ mod make;
 mod raster;
 mod scene;
 mod segments;
+mod stats;
 mod svg;
 mod terminal;
 
 pub use data::{
-    Arrow, Bar, Bars, Boxes, Colors, Dots, Ellipse, Funnel, Guide, HeatMap, HeatRow, Histogram, Line, Lines, Look, Panels,
-    Profile, ProfileRow, Scale, Scatter, Spread, Tree, TreeNode, Unit,
+    Arrow, Bar, Bars, Boxes, Colors, Dots, Ellipse, Funnel, Guide, HeatMap, HeatRow, Histogram, Line, Lines,
+    Look, Panels, Profile, ProfileRow, Scale, Scatter, Spread, Tree, TreeNode, Unit,
 };
 pub use font::Font;
 pub use make::{KaplanMeier, NumberOfGroups};
@@ -110,7 +111,12 @@ impl Chart {
     /// different lengths, or there is too little room.
     pub fn svg(&self, width: u32, height: u32) -> Result<String> {
         let scene = self.scene(width, height, MOST_POINTS, None)?;
-        Ok(svg::write(&scene.shapes, (width, height), self.title(), &self.description()))
+        Ok(svg::write(
+            &scene.shapes,
+            (width, height),
+            self.title(),
+            &self.description(),
+        ))
     }
 
     /// Draws it as PNG, `width` by `height` pixels. Letters that are not Latin, Greek or Cyrillic are boxes: see
@@ -137,12 +143,28 @@ impl Chart {
         terminal::write(self, columns.clamp(40, 200))
     }
 
-    fn scene<'f>(&self, width: u32, height: u32, most_marks: usize, font: Option<&'f Font>) -> Result<Scene<'f>> {
+    fn scene<'f>(
+        &self,
+        width: u32,
+        height: u32,
+        most_marks: usize,
+        font: Option<&'f Font>,
+    ) -> Result<Scene<'f>> {
         check::chart(self, width, height)?;
         let (width, height) = (f64::from(width), f64::from(height));
         let letter = (width.min(height * 1.6) / 62.0).clamp(9.0, 120.0);
-        let mut scene = Scene { shapes: Vec::new(), face: font::Face::new(font)?, most_marks, letter };
-        let page = Area { x: 0.0, y: 0.0, width, height };
+        let mut scene = Scene {
+            shapes: Vec::new(),
+            face: font::Face::new(font)?,
+            most_marks,
+            letter,
+        };
+        let page = Area {
+            x: 0.0,
+            y: 0.0,
+            width,
+            height,
+        };
         scene.rect(page, scene::Ink::WHITE);
         draw::chart(self, &mut scene, page)?;
         Ok(scene)

@@ -1,6 +1,10 @@
 //! Shapes as pixels, and pixels as PNG.
 
+mod cover;
+
 use crm_core::{Error, Result};
+
+use cover::{Cover, bounds};
 
 use super::font::Face;
 use super::scene::{Anchor, Ink, PALETTE, Shape};
@@ -15,8 +19,11 @@ pub(super) fn png(shapes: &[Shape], face: &Face<'_>, (width, height): (u32, u32)
     encoder.set_compression(png::Compression::Fast);
     encoder.set_filter(png::FilterType::Up);
     encoder.set_adaptive_filter(png::AdaptiveFilterType::NonAdaptive);
-    let failed =
-        |e: png::EncodingError| Error::unexpected("the picture could not be written as PNG").operation("plot.draw").source(e);
+    let failed = |e: png::EncodingError| {
+        Error::unexpected("the picture could not be written as PNG")
+            .operation("plot.draw")
+            .source(e)
+    };
     let mut writer = encoder.write_header().map_err(failed)?;
     writer.write_image_data(&page.pixels).map_err(failed)?;
     writer.finish().map_err(failed)?;
@@ -29,102 +36,6 @@ struct Page {
     height: usize,
     pixels: Vec<u8>,
     cover: Cover,
-}
-
-/// Signed areas of edges by the pixel they begin in: their sum along a line of pixels is how much is covered (Levien 2016).
-#[derive(Default)]
-struct Cover {
-    left: usize,
-    top: usize,
-    width: usize,
-    height: usize,
-    sums: Vec<f32>,
-}
-
-impl Cover {
-    /// Begins anew over the pixels that points lie in.
-    fn begin(&mut self, (low_x, low_y): (f64, f64), (high_x, high_y): (f64, f64), page: (usize, usize)) {
-        let clip = |v: f64, most: usize| v.max(0.0).min(most as f64) as usize;
-        self.left = clip(low_x.floor(), page.0);
-        self.top = clip(low_y.floor(), page.1);
-        self.width = clip(high_x.ceil(), page.0).saturating_sub(self.left);
-        self.height = clip(high_y.ceil(), page.1).saturating_sub(self.top);
-        self.sums.clear();
-        // One more a row, for what lies to the right of the last pixel.
-        self.sums.resize((self.width + 2) * self.height, 0.0);
-    }
-
-    fn edge(&mut self, from: (f64, f64), to: (f64, f64)) {
-        let (x0, y0) = (from.0 - self.left as f64, from.1 - self.top as f64);
-        let (x1, y1) = (to.0 - self.left as f64, to.1 - self.top as f64);
-        if (y0 - y1).abs() < 1e-9 {
-            return;
-        }
-        let (sign, x0, y0, x1, y1) = if y0 < y1 { (1.0, x0, y0, x1, y1) } else { (-1.0, x1, y1, x0, y0) };
-        let slope = (x1 - x0) / (y1 - y0);
-        let (first, last) = (y0.max(0.0), y1.min(self.height as f64));
-        if first >= last {
-            return;
-        }
-        let right = self.width as f64;
-        for row in first as usize..(last.ceil() as usize).min(self.height) {
-            let (above, below) = (first.max(row as f64), last.min(row as f64 + 1.0));
-            let height = (below - above) * sign;
-            let a = (x0 + (above - y0) * slope).clamp(0.0, right);
-            let b = (x0 + (below - y0) * slope).clamp(0.0, right);
-            let (a, b) = if a < b { (a, b) } else { (b, a) };
-            let Some(line) = self.sums.get_mut(row * (self.width + 2)..(row + 1) * (self.width + 2)) else {
-                return;
-            };
-            let (from, to) = (a as usize, (b.ceil() as usize).max(a as usize + 1));
-            if to == from + 1 {
-                // Within one pixel: a trapezoid, the rest to its right.
-                let part = 1.0 - ((a + b) / 2.0 - from as f64);
-                add(line, from, height * part);
-                add(line, from + 1, height * (1.0 - part));
-                continue;
-            }
-            let per = height / (b - a);
-            // What lies to the left of x, grown over the row, as its integral.
-            let mut before = 0.0;
-            let mut covered = 0.0;
-            for pixel in from..to {
-                let (l, r) = ((pixel as f64).max(a), (pixel as f64 + 1.0).min(b));
-                let gone = (r - l) * per;
-                let here = before + gone * ((pixel as f64 + 1.0) - (l + r) / 2.0);
-                add(line, pixel, here - covered);
-                covered = here;
-                before += gone;
-            }
-            add(line, to, height - covered);
-        }
-    }
-
-    fn closed(&mut self, outline: &[(f64, f64)]) {
-        for pair in outline.windows(2) {
-            if let [a, b] = pair {
-                self.edge(*a, *b);
-            }
-        }
-        if let (Some(first), Some(last)) = (outline.first(), outline.last()) {
-            self.edge(*last, *first);
-        }
-    }
-}
-
-fn add(line: &mut [f32], at: usize, value: f64) {
-    if let Some(sum) = line.get_mut(at) {
-        *sum += value as f32;
-    }
-}
-
-fn bounds(points: &[(f64, f64)], room: f64) -> ((f64, f64), (f64, f64)) {
-    let (mut low, mut high) = ((f64::INFINITY, f64::INFINITY), (f64::NEG_INFINITY, f64::NEG_INFINITY));
-    for (x, y) in points {
-        low = (low.0.min(*x), low.1.min(*y));
-        high = (high.0.max(*x), high.1.max(*y));
-    }
-    ((low.0 - room, low.1 - room), (high.0 + room, high.1 + room))
 }
 
 /// Both outlines turn the same way, so that what lies in two of them is not taken away again.
@@ -150,7 +61,12 @@ fn blend(pixel: &mut [u8], ink: Ink, cover: f32) {
 
 impl Page {
     fn new(width: usize, height: usize) -> Self {
-        Self { width, height, pixels: vec![255; width * height * 3], cover: Cover::default() }
+        Self {
+            width,
+            height,
+            pixels: vec![255; width * height * 3],
+            cover: Cover::default(),
+        }
     }
 
     fn pixel(&mut self, x: i64, y: i64) -> Option<&mut [u8]> {
@@ -193,16 +109,35 @@ impl Page {
     fn draw(&mut self, shape: &Shape, face: &Face<'_>) {
         match shape {
             Shape::Fill { outline, ink } => self.fill(outline, *ink),
-            Shape::Rect { x, y, width, height, ink } => {
+            Shape::Rect {
+                x,
+                y,
+                width,
+                height,
+                ink,
+            } => {
                 let (right, bottom) = (x + width, y + height);
                 self.fill(&[(*x, *y), (right, *y), (right, bottom), (*x, bottom)], *ink);
             }
-            Shape::Line { points, width, ink, dash } => match dash {
+            Shape::Line {
+                points,
+                width,
+                ink,
+                dash,
+            } => match dash {
                 None => self.stroke(std::slice::from_ref(points), *width, *ink),
                 Some(dash) => self.stroke(&dashes(points, *dash), *width, *ink),
             },
             Shape::Marks { at, size, cover } => self.marks(at, *size, *cover),
-            Shape::Text { x, y, text, size, ink, anchor, up } => self.text(face, text, (*x, *y), *size, *ink, *anchor, *up),
+            Shape::Text {
+                x,
+                y,
+                text,
+                size,
+                ink,
+                anchor,
+                up,
+            } => self.text(face, text, (*x, *y), *size, *ink, *anchor, *up),
         }
     }
 
@@ -229,7 +164,12 @@ impl Page {
                     continue;
                 }
                 let (nx, ny) = (-dy / length * half, dx / length * half);
-                let quad = vec![(a.0 + nx, a.1 + ny), (b.0 + nx, b.1 + ny), (b.0 - nx, b.1 - ny), (a.0 - nx, a.1 - ny)];
+                let quad = vec![
+                    (a.0 + nx, a.1 + ny),
+                    (b.0 + nx, b.1 + ny),
+                    (b.0 - nx, b.1 - ny),
+                    (a.0 - nx, a.1 - ny),
+                ];
                 self.cover.closed(&same_turn(quad));
             }
             // Round joints; thin lines need none.
@@ -269,7 +209,16 @@ impl Page {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of a text")]
-    fn text(&mut self, face: &Face<'_>, text: &str, at: (f64, f64), size: f64, ink: Ink, anchor: Anchor, up: bool) {
+    fn text(
+        &mut self,
+        face: &Face<'_>,
+        text: &str,
+        at: (f64, f64),
+        size: f64,
+        ink: Ink,
+        anchor: Anchor,
+        up: bool,
+    ) {
         let (letters, width) = face.set(text, size);
         let start = match anchor {
             Anchor::Start => 0.0,
@@ -346,8 +295,17 @@ impl Stamp {
                 let y = reach as f64 + f64::from(phase / 4) / 4.0 + 0.125;
                 let outline = match form {
                     0 => super::scene::Scene::round(x, y, (size, size), 0.0),
-                    1 => vec![(x, y - size * 1.2), (x + size * 1.2, y + size), (x - size * 1.2, y + size)],
-                    _ => vec![(x - size, y - size), (x + size, y - size), (x + size, y + size), (x - size, y + size)],
+                    1 => vec![
+                        (x, y - size * 1.2),
+                        (x + size * 1.2, y + size),
+                        (x - size * 1.2, y + size),
+                    ],
+                    _ => vec![
+                        (x - size, y - size),
+                        (x + size, y - size),
+                        (x + size, y + size),
+                        (x - size, y + size),
+                    ],
                 };
                 cover.begin((0.0, 0.0), (side as f64, side as f64), (side, side));
                 cover.closed(&outline);
@@ -367,7 +325,10 @@ impl Stamp {
     fn press(&self, page: &mut Page, x: i64, y: i64, ink: Ink) {
         let side = (self.reach * 2 + 1) as usize;
         let (left, top) = (x - self.reach, y - self.reach);
-        let inside = left >= 0 && top >= 0 && left + side as i64 <= page.width as i64 && top + side as i64 <= page.height as i64;
+        let inside = left >= 0
+            && top >= 0
+            && left + side as i64 <= page.width as i64
+            && top + side as i64 <= page.height as i64;
         for (row, line) in self.cover.chunks_exact(side).enumerate() {
             if inside {
                 let start = ((top as usize + row) * page.width + left as usize) * 3;
@@ -399,36 +360,89 @@ mod tests {
     fn page(shape: &Shape) -> Vec<f64> {
         let mut page = Page::new(20, 20);
         page.draw(shape, &Face::new(None).unwrap());
-        page.pixels.chunks_exact(3).map(|p| 1.0 - f64::from(p[0]) / 255.0).collect()
+        page.pixels
+            .chunks_exact(3)
+            .map(|p| 1.0 - f64::from(p[0]) / 255.0)
+            .collect()
     }
 
     const BLACK: Ink = Ink(0, 0, 0, 255);
 
     #[test]
     fn covered_areas_are_right() {
-        let square = page(&Shape::Rect { x: 2.5, y: 3.25, width: 4.0, height: 5.5, ink: BLACK });
-        assert!((square.iter().sum::<f64>() - 22.0).abs() < 0.1, "{}", square.iter().sum::<f64>());
+        let square = page(&Shape::Rect {
+            x: 2.5,
+            y: 3.25,
+            width: 4.0,
+            height: 5.5,
+            ink: BLACK,
+        });
+        assert!(
+            (square.iter().sum::<f64>() - 22.0).abs() < 0.1,
+            "{}",
+            square.iter().sum::<f64>()
+        );
         assert!((square[5 * 20 + 2] - 0.5).abs() < 0.01 && (square[5 * 20 + 4] - 1.0).abs() < 0.01);
-        let triangle = page(&Shape::Fill { outline: vec![(1.0, 1.0), (17.3, 4.0), (6.0, 18.5)], ink: BLACK });
+        let triangle = page(&Shape::Fill {
+            outline: vec![(1.0, 1.0), (17.3, 4.0), (6.0, 18.5)],
+            ink: BLACK,
+        });
         let area = 0.5 * ((17.3_f64 - 1.0) * (18.5 - 1.0) - (6.0 - 1.0) * (4.0 - 1.0)).abs();
-        assert!((triangle.iter().sum::<f64>() - area).abs() < 0.7, "{} {area}", triangle.iter().sum::<f64>());
+        assert!(
+            (triangle.iter().sum::<f64>() - area).abs() < 0.7,
+            "{} {area}",
+            triangle.iter().sum::<f64>()
+        );
         // The other way around is the same.
-        let turned = page(&Shape::Fill { outline: vec![(6.0, 18.5), (17.3, 4.0), (1.0, 1.0)], ink: BLACK });
+        let turned = page(&Shape::Fill {
+            outline: vec![(6.0, 18.5), (17.3, 4.0), (1.0, 1.0)],
+            ink: BLACK,
+        });
         assert_eq!(triangle, turned);
-        let disc = page(&Shape::Marks { at: vec![(10.0, 10.0, 7)], size: 5.0, cover: 1.0 });
+        let disc = page(&Shape::Marks {
+            at: vec![(10.0, 10.0, 7)],
+            size: 5.0,
+            cover: 1.0,
+        });
         let expected = std::f64::consts::PI * 25.0 * (1.0 - f64::from(0x33) / 255.0);
-        assert!((disc.iter().sum::<f64>() - expected).abs() < 1.5, "{} {expected}", disc.iter().sum::<f64>());
+        assert!(
+            (disc.iter().sum::<f64>() - expected).abs() < 1.5,
+            "{} {expected}",
+            disc.iter().sum::<f64>()
+        );
     }
 
     #[test]
     fn what_lies_outside_is_clipped() {
-        let beyond = page(&Shape::Rect { x: -1e9, y: -1e9, width: 2e9, height: 2e9, ink: BLACK });
+        let beyond = page(&Shape::Rect {
+            x: -1e9,
+            y: -1e9,
+            width: 2e9,
+            height: 2e9,
+            ink: BLACK,
+        });
         assert!(beyond.iter().all(|cover| *cover > 0.99));
-        let away = page(&Shape::Rect { x: 30.0, y: -40.0, width: 5.0, height: 5.0, ink: BLACK });
+        let away = page(&Shape::Rect {
+            x: 30.0,
+            y: -40.0,
+            width: 5.0,
+            height: 5.0,
+            ink: BLACK,
+        });
         assert!(away.iter().all(|cover| *cover == 0.0));
-        let half = page(&Shape::Rect { x: -5.0, y: 0.0, width: 15.0, height: 20.0, ink: BLACK });
+        let half = page(&Shape::Rect {
+            x: -5.0,
+            y: 0.0,
+            width: 15.0,
+            height: 20.0,
+            ink: BLACK,
+        });
         assert!((half.iter().sum::<f64>() - 200.0).abs() < 0.1);
-        page(&Shape::Marks { at: vec![(-3.0, 19.9, 0), (500.0, 500.0, 9)], size: 4.0, cover: 0.5 });
+        page(&Shape::Marks {
+            at: vec![(-3.0, 19.9, 0), (500.0, 500.0, 9)],
+            size: 4.0,
+            cover: 0.5,
+        });
     }
 
     #[test]

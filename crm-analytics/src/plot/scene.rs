@@ -24,19 +24,33 @@ impl Ink {
     }
     /// The same colour, covering a part, 0 to 1.
     pub(super) fn part(self, part: f64) -> Self {
-        Self(self.0, self.1, self.2, (part.clamp(0.0, 1.0) * 255.0).round() as u8)
+        Self(
+            self.0,
+            self.1,
+            self.2,
+            (part.clamp(0.0, 1.0) * 255.0).round() as u8,
+        )
     }
     /// Between this colour and another, 0 to 1.
     pub(super) fn towards(self, other: Self, part: f64) -> Self {
         let part = part.clamp(0.0, 1.0);
         let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part).round() as u8;
-        Self(mix(self.0, other.0), mix(self.1, other.1), mix(self.2, other.2), 255)
+        Self(
+            mix(self.0, other.0),
+            mix(self.1, other.1),
+            mix(self.2, other.2),
+            255,
+        )
     }
     /// Relative luminance (WCAG 2.2), 0 to 1.
     pub(super) fn luminance(self) -> f64 {
         let linear = |c: u8| {
             let c = f64::from(c) / 255.0;
-            if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+            if c <= 0.040_45 {
+                c / 12.92
+            } else {
+                ((c + 0.055) / 1.055).powf(2.4)
+            }
         };
         0.2126 * linear(self.0) + 0.7152 * linear(self.1) + 0.0722 * linear(self.2)
     }
@@ -46,7 +60,11 @@ impl Ink {
             let (a, b) = (text.luminance() + 0.05, self.luminance() + 0.05);
             a.max(b) / a.min(b)
         };
-        if contrast(Self::WHITE) > contrast(Self::TEXT) { Self::WHITE } else { Self::TEXT }
+        if contrast(Self::WHITE) > contrast(Self::TEXT) {
+            Self::WHITE
+        } else {
+            Self::TEXT
+        }
     }
 }
 
@@ -76,13 +94,36 @@ pub(super) enum Shape {
     /// A filled polygon.
     Fill { outline: Vec<(f64, f64)>, ink: Ink },
     /// A filled rectangle.
-    Rect { x: f64, y: f64, width: f64, height: f64, ink: Ink },
+    Rect {
+        x: f64,
+        y: f64,
+        width: f64,
+        height: f64,
+        ink: Ink,
+    },
     /// A line through points; with a dash, so long are its dashes and gaps.
-    Line { points: Vec<(f64, f64)>, width: f64, ink: Ink, dash: Option<f64> },
+    Line {
+        points: Vec<(f64, f64)>,
+        width: f64,
+        ink: Ink,
+        dash: Option<f64>,
+    },
     /// Many points of groups: place, and group (`u16::MAX`: none).
-    Marks { at: Vec<(f32, f32, u16)>, size: f64, cover: f64 },
+    Marks {
+        at: Vec<(f32, f32, u16)>,
+        size: f64,
+        cover: f64,
+    },
     /// Text on a baseline; `up` when it is read from the bottom.
-    Text { x: f64, y: f64, text: String, size: f64, ink: Ink, anchor: Anchor, up: bool },
+    Text {
+        x: f64,
+        y: f64,
+        text: String,
+        size: f64,
+        ink: Ink,
+        anchor: Anchor,
+        up: bool,
+    },
 }
 
 /// A part of the page.
@@ -129,34 +170,76 @@ impl Scene<'_> {
     }
     pub(super) fn rect(&mut self, area: Area, ink: Ink) {
         let Area { x, y, width, height } = area;
-        self.shapes.push(Shape::Rect { x, y, width, height, ink });
+        self.shapes.push(Shape::Rect {
+            x,
+            y,
+            width,
+            height,
+            ink,
+        });
     }
     pub(super) fn fill(&mut self, outline: Vec<(f64, f64)>, ink: Ink) {
         self.shapes.push(Shape::Fill { outline, ink });
     }
     pub(super) fn path(&mut self, points: Vec<(f64, f64)>, width: f64, ink: Ink) {
-        self.shapes.push(Shape::Line { points, width, ink, dash: None });
+        self.shapes.push(Shape::Line {
+            points,
+            width,
+            ink,
+            dash: None,
+        });
     }
     pub(super) fn dashes(&mut self, points: Vec<(f64, f64)>, width: f64, ink: Ink, dash: f64) {
-        self.shapes.push(Shape::Line { points, width, ink, dash: Some(dash) });
+        self.shapes.push(Shape::Line {
+            points,
+            width,
+            ink,
+            dash: Some(dash),
+        });
     }
     /// An outlined rectangle.
     pub(super) fn frame(&mut self, area: Area, width: f64, ink: Ink) {
         let (right, bottom) = (area.right(), area.bottom());
-        let corners = vec![(area.x, area.y), (right, area.y), (right, bottom), (area.x, bottom), (area.x, area.y)];
+        let corners = vec![
+            (area.x, area.y),
+            (right, area.y),
+            (right, bottom),
+            (area.x, bottom),
+            (area.x, area.y),
+        ];
         self.path(corners, width, ink);
     }
     /// One point of a group.
     pub(super) fn mark(&mut self, x: f64, y: f64, size: f64, group: Option<usize>) {
         let group = group.map_or(u16::MAX, |group| (group % 24) as u16);
-        self.shapes.push(Shape::Marks { at: vec![(x as f32, y as f32, group)], size, cover: 1.0 });
+        self.shapes.push(Shape::Marks {
+            at: vec![(x as f32, y as f32, group)],
+            size,
+            cover: 1.0,
+        });
     }
     /// Text whose middle height is `y`, cut to `most` units.
-    pub(super) fn text(&mut self, text: &str, at: (f64, f64), size: f64, ink: Ink, anchor: Anchor, most: f64) {
+    pub(super) fn text(
+        &mut self,
+        text: &str,
+        at: (f64, f64),
+        size: f64,
+        ink: Ink,
+        anchor: Anchor,
+        most: f64,
+    ) {
         let text = self.face.cut(text, size, most);
         if !text.is_empty() {
             let (x, y) = (at.0, at.1 + size * 0.36);
-            self.shapes.push(Shape::Text { x, y, text, size, ink, anchor, up: false });
+            self.shapes.push(Shape::Text {
+                x,
+                y,
+                text,
+                size,
+                ink,
+                anchor,
+                up: false,
+            });
         }
     }
     /// Text read from the bottom, whose middle is at `at`.
@@ -164,7 +247,15 @@ impl Scene<'_> {
         let text = self.face.cut(text, size, most);
         if !text.is_empty() {
             let (x, y) = (at.0 + size * 0.36, at.1);
-            self.shapes.push(Shape::Text { x, y, text, size, ink, anchor: Anchor::Middle, up: true });
+            self.shapes.push(Shape::Text {
+                x,
+                y,
+                text,
+                size,
+                ink,
+                anchor: Anchor::Middle,
+                up: true,
+            });
         }
     }
     /// Lines of text around a middle height.
@@ -172,7 +263,14 @@ impl Scene<'_> {
         let step = size * 1.25;
         let first = at.1 - step * (lines.len() as f64 - 1.0) / 2.0;
         for (i, line) in lines.iter().enumerate() {
-            self.text(line, (at.0, first + step * i as f64), size, ink, anchor, f64::INFINITY);
+            self.text(
+                line,
+                (at.0, first + step * i as f64),
+                size,
+                ink,
+                anchor,
+                f64::INFINITY,
+            );
         }
     }
     /// An ellipse as a polygon of 48 corners.

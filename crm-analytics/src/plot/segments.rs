@@ -38,7 +38,13 @@ impl Chart {
             .collect();
         let (right, up) = (plane.components.row(0), plane.components.row(1));
         let arrows = plane.components.columns().iter().zip(right.iter().zip(up));
-        let arrows = arrows.map(|(name, (x, y))| Arrow { name: name.clone(), x: *x, y: *y }).collect();
+        let arrows = arrows
+            .map(|(name, (x, y))| Arrow {
+                name: name.clone(),
+                x: *x,
+                y: *y,
+            })
+            .collect();
         let (drawn, all) = (plane.points.rows(), found.ids.len());
         Some(Self::Scatter(Scatter {
             title: "Customers and their segments".into(),
@@ -126,7 +132,11 @@ impl Chart {
             note: "0 is the average of all customers".into(),
             x_label: "Standard deviations from the average".into(),
             rows: found.columns.clone(),
-            groups: found.segments.iter().map(|s| (short(&s.name), s.effects.clone())).collect(),
+            groups: found
+                .segments
+                .iter()
+                .map(|s| (short(&s.name), s.effects.clone()))
+                .collect(),
         })
     }
 
@@ -137,10 +147,18 @@ impl Chart {
             let weights = plane.components.row(i).iter().zip(plane.components.columns());
             Self::Bars(Bars {
                 title: format!("Direction {}", i + 1),
-                note: format!("{:.0} % of the variance", plane.explained.get(i).copied().unwrap_or(0.0) * 100.0),
+                note: format!(
+                    "{:.0} % of the variance",
+                    plane.explained.get(i).copied().unwrap_or(0.0) * 100.0
+                ),
                 x_label: "Loading (−1 to 1)".into(),
                 bars: weights
-                    .map(|(v, name)| Bar { name: name.clone(), value: *v, label: figure(*v), ..Bar::default() })
+                    .map(|(v, name)| Bar {
+                        name: name.clone(),
+                        value: *v,
+                        label: figure(*v),
+                        ..Bar::default()
+                    })
                     .collect(),
                 guides: vec![],
             })
@@ -155,7 +173,11 @@ impl Chart {
 
     /// How much each column matters to tell the segments apart.
     pub fn segment_importances(found: &Segmentation) -> Self {
-        let parts = found.columns.iter().zip(&found.importances).map(|(name, v)| (name.clone(), *v, None));
+        let parts = found
+            .columns
+            .iter()
+            .zip(&found.importances)
+            .map(|(name, v)| (name.clone(), *v, None));
         Self::importances("What tells the segments apart", parts.collect())
     }
 

@@ -29,7 +29,13 @@ impl std::fmt::Display for Units {
         let tenths = (self.0 * 10.0).round() as i64;
         match tenths % 10 {
             0 => write!(f, "{}", tenths / 10),
-            rest => write!(f, "{}{}.{}", if tenths < 0 { "-" } else { "" }, (tenths / 10).abs(), rest.abs()),
+            rest => write!(
+                f,
+                "{}{}.{}",
+                if tenths < 0 { "-" } else { "" },
+                (tenths / 10).abs(),
+                rest.abs()
+            ),
         }
     }
 }
@@ -50,7 +56,13 @@ impl std::fmt::Display for Paint {
 
 fn track(out: &mut String, points: &[(f64, f64)]) {
     for (i, (x, y)) in points.iter().enumerate() {
-        let _ = write!(out, "{}{},{}", if i == 0 { "" } else { " " }, Units(*x), Units(*y));
+        let _ = write!(
+            out,
+            "{}{},{}",
+            if i == 0 { "" } else { " " },
+            Units(*x),
+            Units(*y)
+        );
     }
 }
 
@@ -72,7 +84,13 @@ pub(super) fn write(shapes: &[Shape], (width, height): (u32, u32), title: &str, 
 fn one(out: &mut String, shape: &Shape) {
     // Writing into a string does not fail.
     let _ = match shape {
-        Shape::Rect { x, y, width, height, ink } => write!(
+        Shape::Rect {
+            x,
+            y,
+            width,
+            height,
+            ink,
+        } => write!(
             out,
             "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" {}/>",
             Units(*x),
@@ -86,10 +104,20 @@ fn one(out: &mut String, shape: &Shape) {
             track(out, outline);
             write!(out, "\" {}/>", Paint("fill", *ink))
         }
-        Shape::Line { points, width, ink, dash } => {
+        Shape::Line {
+            points,
+            width,
+            ink,
+            dash,
+        } => {
             out.push_str("<polyline points=\"");
             track(out, points);
-            let _ = write!(out, "\" fill=\"none\" {} stroke-width=\"{}\" stroke-linejoin=\"round\"", Paint("stroke", *ink), Units(*width));
+            let _ = write!(
+                out,
+                "\" fill=\"none\" {} stroke-width=\"{}\" stroke-linejoin=\"round\"",
+                Paint("stroke", *ink),
+                Units(*width)
+            );
             if let Some(dash) = dash {
                 let _ = write!(out, " stroke-dasharray=\"{}\"", Units(*dash));
             }
@@ -100,7 +128,10 @@ fn one(out: &mut String, shape: &Shape) {
             let mut sorted: Vec<&(f32, f32, u16)> = at.iter().collect();
             sorted.sort_by_key(|(_, _, group)| *group);
             for group in sorted.chunk_by(|a, b| a.2 == b.2) {
-                let number = group.first().map(|mark| usize::from(mark.2)).filter(|n| *n < usize::from(u16::MAX));
+                let number = group
+                    .first()
+                    .map(|mark| usize::from(mark.2))
+                    .filter(|n| *n < usize::from(u16::MAX));
                 let _ = write!(out, "<g {}>", Paint("fill", Ink::of(number)));
                 for (x, y, _) in group {
                     mark(out, f64::from(*x), f64::from(*y), *size, number);
@@ -109,13 +140,25 @@ fn one(out: &mut String, shape: &Shape) {
             }
             write!(out, "</g>")
         }
-        Shape::Text { x, y, text, size, ink, anchor, up } => {
+        Shape::Text {
+            x,
+            y,
+            text,
+            size,
+            ink,
+            anchor,
+            up,
+        } => {
             let anchor = match anchor {
                 Anchor::Start => "",
                 Anchor::Middle => " text-anchor=\"middle\"",
                 Anchor::End => " text-anchor=\"end\"",
             };
-            let turn = if *up { format!(" transform=\"rotate(-90 {} {})\"", Units(*x), Units(*y)) } else { String::new() };
+            let turn = if *up {
+                format!(" transform=\"rotate(-90 {} {})\"", Units(*x), Units(*y))
+            } else {
+                String::new()
+            };
             write!(
                 out,
                 "<text x=\"{}\" y=\"{}\" font-size=\"{}\"{anchor}{turn} {}>{}</text>",

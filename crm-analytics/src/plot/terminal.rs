@@ -26,7 +26,11 @@ pub(super) fn write(chart: &Chart, columns: usize) -> String {
         Chart::Tree(chart) => rows::tree(chart, columns, &mut out),
         Chart::Funnel(chart) => rows::funnel(chart, columns, &mut out),
         Chart::Panels(panels) => {
-            for chart in panels.charts.iter().filter(|chart| !matches!(chart, Chart::Panels(_))) {
+            for chart in panels
+                .charts
+                .iter()
+                .filter(|chart| !matches!(chart, Chart::Panels(_)))
+            {
                 out.push("");
                 out.0.push_str(&write(chart, columns));
             }
@@ -64,7 +68,11 @@ fn cut(text: &str, most: usize) -> String {
         fits
     });
     let kept: String = kept.collect();
-    if most == 0 { String::new() } else { format!("{}…", kept.trim_end()) }
+    if most == 0 {
+        String::new()
+    } else {
+        format!("{}…", kept.trim_end())
+    }
 }
 
 /// Cut and filled up to so many columns.
@@ -89,19 +97,29 @@ fn widest<'t>(texts: impl Iterator<Item = &'t str>, most: usize) -> usize {
 /// Where a number lies between two others, 0 to 1; the middle when they are the same.
 fn part(value: f64, low: f64, high: f64) -> f64 {
     let part = (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0);
-    if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.5 }
+    if part.is_finite() {
+        part.clamp(0.0, 1.0)
+    } else {
+        0.5
+    }
 }
 
 /// The least and the greatest finite number.
 fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
-    let (low, high) =
-        values.filter(|v| v.is_finite()).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let (low, high) = values
+        .filter(|v| v.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| {
+            (l.min(v), h.max(v))
+        });
     (low <= high).then_some((low, high))
 }
 
 /// The sign of a group.
 fn sign(group: usize) -> char {
-    ['o', 'x', '+', '*', '#', '%', '@', '&'].get(group % 8).copied().unwrap_or('o')
+    ['o', 'x', '+', '*', '#', '%', '@', '&']
+        .get(group % 8)
+        .copied()
+        .unwrap_or('o')
 }
 
 /// A grid of letters.
@@ -112,7 +130,10 @@ struct Grid {
 
 impl Grid {
     fn new(columns: usize, rows: usize) -> Self {
-        Self { columns: columns.max(1), cells: vec![' '; columns.max(1) * rows] }
+        Self {
+            columns: columns.max(1),
+            cells: vec![' '; columns.max(1) * rows],
+        }
     }
     fn set(&mut self, col: usize, row: usize, c: char) {
         if col < self.columns

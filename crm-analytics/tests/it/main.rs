@@ -18,4 +18,8 @@ mod model_sklearn;
 mod model_suites;
 #[cfg(feature = "plot")]
 mod plot;
+#[cfg(feature = "plot")]
+mod plot_charts;
+#[cfg(feature = "plot")]
+mod plot_hostile;
 mod sklearn;

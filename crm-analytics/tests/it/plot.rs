@@ -1,30 +1,97 @@
-//! Pictures and the report.
+//! Pictures of a segmentation and its report.
 
 use std::collections::BTreeMap;
 
 use crm_analytics::insights::{Segmentation, SegmentationPlan};
-use crm_analytics::plot::{Bar, Bars, Chart, MOST_POINTS, Profile, ProfileRow, Scatter};
-use crm_analytics::report::html;
-use crm_core::ErrorKind;
+use crm_analytics::plot::{Chart, MOST_POINTS, Scatter};
+use crm_analytics::report::{ModelCard, Report, html, html_with_plan};
+use quick_xml::events::Event;
 
 use crate::insights::{ctx, house, plan};
+
+fn the_plan() -> SegmentationPlan {
+    SegmentationPlan {
+        name_prefix: "<b>value</b>".into(),
+        ..plan()
+    }
+}
 
 async fn found() -> Segmentation {
     let house = house().await;
     let shop = ctx("shop");
     house.three_kinds(&shop).await;
-    let plan = SegmentationPlan {
-        name_prefix: "<b>value</b>".into(),
-        ..plan()
-    };
-    house.insights.preview(&shop, &plan, &mut |_| ()).await.unwrap()
+    house
+        .insights
+        .preview(&shop, &the_plan(), &mut |_| ())
+        .await
+        .unwrap()
 }
 
 /// Where a person can look at them: `KEEP_PICTURES=folder`.
-fn keep(name: &str, bytes: &[u8]) {
+pub(crate) fn keep(name: &str, bytes: &[u8]) {
     if let Ok(folder) = std::env::var("KEEP_PICTURES") {
         std::fs::write(std::path::Path::new(&folder).join(name), bytes).unwrap();
     }
+}
+
+/// Reads a picture with a parser that is not ours; how often each element occurs, and all text.
+pub(crate) fn read_svg(svg: &str) -> (BTreeMap<String, usize>, Vec<String>) {
+    let mut reader = quick_xml::Reader::from_str(svg);
+    reader.config_mut().expand_empty_elements = true;
+    let (mut counts, mut texts, mut open) = (BTreeMap::<String, usize>::new(), Vec::new(), 0);
+    loop {
+        match reader.read_event().unwrap_or_else(|e| panic!("{e}: {svg}")) {
+            Event::Start(start) => {
+                open += 1;
+                let name = String::from_utf8(start.name().as_ref().to_vec()).unwrap();
+                *counts.entry(name).or_default() += 1;
+                for attribute in start.attributes() {
+                    let value = attribute.unwrap().value;
+                    let value = std::str::from_utf8(&value).unwrap();
+                    let odd = ["NaN", "inf", "<", "javascript:"];
+                    assert!(!odd.iter().any(|odd| value.contains(odd)), "{value}");
+                }
+            }
+            Event::End(_) => open -= 1,
+            Event::Text(text) => {
+                let text = text.decode().unwrap().into_owned();
+                if let Some(last) = texts.last_mut() {
+                    let last: &mut String = last;
+                    if last.ends_with('\u{1}') {
+                        last.pop();
+                        last.push_str(&text);
+                        continue;
+                    }
+                }
+                texts.push(text);
+            }
+            Event::GeneralRef(entity) => {
+                let name = entity.decode().unwrap();
+                assert!(
+                    ["amp", "lt", "gt", "quot", "#39"].contains(&name.as_ref()),
+                    "{name}"
+                );
+            }
+            Event::Eof => break,
+            other => panic!("an SVG of ours has no {other:?}"),
+        }
+    }
+    assert_eq!(open, 0);
+    let forbidden = |c: char| c.is_control() && c != '\n';
+    assert!(!svg.contains(forbidden));
+    (counts, texts)
+}
+
+/// Width, height and the colours that occur, read back from the file.
+pub(crate) fn read_png(bytes: &[u8]) -> (u32, u32, BTreeMap<[u8; 3], usize>) {
+    let mut reader = png::Decoder::new(bytes).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    let mut colors = BTreeMap::new();
+    pixels
+        .chunks_exact(3)
+        .for_each(|p| *colors.entry([p[0], p[1], p[2]]).or_default() += 1);
+    (info.width, info.height, colors)
 }
 
 fn scatter(points: usize, groups: usize) -> Chart {
@@ -39,7 +106,6 @@ fn scatter(points: usize, groups: usize) -> Chart {
     });
     Chart::Scatter(Scatter {
         title: "A title".into(),
-        note: String::new(),
         x_label: "x".into(),
         y_label: "y".into(),
         groups: (0..groups)
@@ -51,19 +117,8 @@ fn scatter(points: usize, groups: usize) -> Chart {
             })
             .collect(),
         points: points.collect(),
+        ..Scatter::default()
     })
-}
-
-/// Width, height and the colours that occur, read back from the file.
-fn read_png(bytes: &[u8]) -> (u32, u32, BTreeMap<[u8; 3], usize>) {
-    let mut reader = png::Decoder::new(bytes).read_info().unwrap();
-    let mut pixels = vec![0; reader.output_buffer_size()];
-    let info = reader.next_frame(&mut pixels).unwrap();
-    let mut colors = BTreeMap::new();
-    pixels
-        .chunks_exact(3)
-        .for_each(|p| *colors.entry([p[0], p[1], p[2]]).or_default() += 1);
-    (info.width, info.height, colors)
 }
 
 #[tokio::test]
@@ -73,19 +128,24 @@ async fn every_chart_of_a_segmentation_is_drawn_both_ways() {
         ("plane", Chart::plane(&found).unwrap()),
         ("sizes", Chart::sizes(&found)),
         ("profile", Chart::profile(&found)),
+        ("dots", Chart::profile_dots(&found)),
+        ("loadings", Chart::loadings(&found).unwrap()),
+        ("segment-importances", Chart::segment_importances(&found)),
+        ("choice", Chart::choice(&found).unwrap()),
     ];
     for (name, chart) in charts {
         let svg = chart.svg(1200, 720).unwrap();
-        assert!(
-            svg.contains(&format!("<title>{}</title>", chart.title())) && svg.trim_end().ends_with("</svg>")
-        );
-        assert!(!svg.contains("open-crm-sans") && svg.contains("font-family=\"sans-serif\""));
+        let (counts, _) = read_svg(&svg);
+        assert_eq!((counts["title"], counts["desc"]), (1, 1), "{name}");
+        assert!(svg.contains(&format!("<title>{}</title>", chart.title())));
+        assert!(svg.contains("font-family=\"sans-serif\"") && svg.contains("role=\"img\""));
         assert_eq!(
             svg,
             chart.svg(1200, 720).unwrap(),
             "the same chart is the same picture"
         );
         let png = chart.png(1200, 720).unwrap();
+        assert_eq!(png, chart.png(1200, 720).unwrap(), "{name}");
         keep(&format!("{name}.png"), &png);
         let (width, height, colors) = read_png(&png);
         assert_eq!((width, height), (1200, 720));
@@ -93,108 +153,42 @@ async fn every_chart_of_a_segmentation_is_drawn_both_ways() {
         assert!(colors[&[255, 255, 255]] > 1200 * 720 / 4, "on white");
         let json = serde_json::to_string(&chart).unwrap();
         assert_eq!(serde_json::from_str::<Chart>(&json).unwrap(), chart);
+        let text = chart.text(80);
+        assert!(text.contains(chart.title()) && text.lines().count() > 3, "{text}");
     }
     let Chart::Scatter(plane) = Chart::plane(&found).unwrap() else {
         panic!("a scatter")
     };
     assert!(plane.x_label.starts_with("Direction 1: ") && plane.x_label.contains("% of the variance"));
     assert_eq!(plane.points.len(), 140);
-    let svg = Chart::plane(&found).unwrap().svg(1200, 720).unwrap();
-    let circles = svg.matches("<circle").count();
-    assert_eq!(circles, 140 + 3, "each customer and each entry of the legend");
+    assert_eq!(
+        (plane.ellipses.len(), plane.arrows.len()),
+        (3, found.columns.len())
+    );
+    let (counts, _) = read_svg(&Chart::plane(&found).unwrap().svg(1200, 720).unwrap());
+    assert_eq!(
+        counts["circle"],
+        140 + 3,
+        "each customer and each entry of the legend"
+    );
 }
 
 #[test]
-fn many_points_are_thinned_and_it_is_said() {
+fn many_points_become_density_and_it_is_said() {
     let chart = scatter(25_000, 3);
     let svg = chart.svg(1000, 600).unwrap();
-    assert_eq!(svg.matches("<circle").count(), MOST_POINTS + 3);
-    assert!(svg.contains("10,000 of 25,000 points drawn"));
-    assert!(
-        svg.contains("&amp; &lt;signs&gt;") || svg.contains("&lt;signs"),
-        "names are escaped"
-    );
-}
-
-#[test]
-fn odd_charts_are_drawn_or_refused() {
-    for chart in [
-        scatter(1, 1),
-        scatter(40, 20),
-        Chart::Scatter(Scatter {
-            title: "empty\u{0}".into(),
-            note: "n".into(),
-            x_label: String::new(),
-            y_label: String::new(),
-            groups: vec![],
-            points: vec![],
-        }),
-        Chart::Bars(Bars {
-            title: String::new(),
-            note: String::new(),
-            bars: vec![],
-        }),
-        Chart::Bars(Bars {
-            title: "zero".into(),
-            note: String::new(),
-            bars: vec![Bar {
-                name: "имя".into(),
-                value: 0.0,
-                label: "0".into(),
-            }],
-        }),
-        Chart::Profile(Profile {
-            title: "none".into(),
-            note: String::new(),
-            columns: vec![],
-            rows: vec![],
-        }),
-    ] {
-        assert!(!chart.svg(900, 500).unwrap().contains('\u{0}'));
-        keep(
-            &format!("odd-{}.png", chart.title().trim_end_matches('\u{0}')),
-            &chart.png(900, 500).unwrap(),
-        );
-    }
-    let endless = Chart::Bars(Bars {
-        title: "t".into(),
-        note: String::new(),
-        bars: vec![Bar {
-            name: "x".into(),
-            value: f64::INFINITY,
-            label: String::new(),
-        }],
-    });
-    let ragged = Chart::Profile(Profile {
-        title: "t".into(),
-        note: String::new(),
-        columns: vec!["a".into()],
-        rows: vec![ProfileRow {
-            name: "r".into(),
-            labels: vec![],
-            effects: vec![],
-        }],
-    });
-    let bar = |i: usize| Bar {
-        name: i.to_string(),
-        value: 1.0,
-        label: String::new(),
-    };
-    let crowd = Chart::Bars(Bars {
-        title: "t".into(),
-        note: String::new(),
-        bars: (0..400).map(bar).collect(),
-    });
-    for chart in [endless, ragged, crowd] {
-        assert_eq!(chart.svg(900, 500).unwrap_err().kind(), ErrorKind::Invalid);
-    }
-    assert!(
-        scatter(3, 1)
-            .png(100, 500)
-            .unwrap_err()
-            .to_string()
-            .contains("width=100")
-    );
+    let (counts, _) = read_svg(&svg);
+    assert_eq!(counts["circle"], 3, "of the legend");
+    assert!(counts["polygon"] > 100, "{counts:?}");
+    assert!(svg.len() < 500_000, "{}", svg.len());
+    assert!(svg.contains("25,000 points as density"));
+    assert!(svg.contains("&amp; &lt;signs&gt;"), "names are escaped");
+    let (counts, _) = read_svg(&scatter(MOST_POINTS, 3).svg(1000, 600).unwrap());
+    assert_eq!(counts["circle"], MOST_POINTS + 3);
+    // PNG stands more points: each is drawn still.
+    let few = read_png(&scatter(3, 3).png(900, 500).unwrap()).2;
+    let many = read_png(&scatter(25_000, 3).png(900, 500).unwrap()).2;
+    assert!(few[&[255, 255, 255]] > many[&[255, 255, 255]]);
 }
 
 #[tokio::test]
@@ -202,27 +196,95 @@ async fn the_report_is_one_file_without_scripts_or_links() {
     let found = found().await;
     let page = html("Report & <title>", &found).unwrap();
     keep("report.html", page.as_bytes());
-    assert!(page.contains("<h1>Report &amp; &lt;title&gt;</h1>"));
+    assert!(page.contains("<h1><bdi>Report &amp; &lt;title&gt;</bdi></h1>"));
     assert!(
         page.contains("&lt;b&gt;value&lt;/b&gt;") && !page.contains("<b>value</b>"),
         "names are escaped"
     );
-    for part in ["<script", "href=", "src=", "@import", "url("] {
+    for part in ["<script", "href=", "src=", "@import", "url(", "<iframe", "<link"] {
         assert!(!page.contains(part), "{part}");
     }
     let outside = page.replace("http://www.w3.org/2000/svg", "");
-    assert!(!outside.contains("http://") && !outside.contains("https://"));
-    assert_eq!(page.matches("<svg").count(), 3);
+    assert!(!outside.contains("http:") && !outside.contains("https:"));
+    assert_eq!(page.matches("<svg").count(), 7);
     for part in [
         &found.run.to_string(),
         &found.lineage.schema_hash,
         "recency_days",
         "Silhouette",
         "(chosen)",
+        "Model card",
+        "Not for",
     ] {
         assert!(page.contains(part), "{part}");
     }
     for segment in &found.segments {
         assert!(page.contains(&segment.description));
     }
+    assert!(!page.contains("by which the run can be repeated"));
+    let with_plan = html_with_plan("Report", &found, &the_plan()).unwrap();
+    // The plan can be read back from the page.
+    let json = with_plan
+        .split("by which the run can be repeated</summary><pre><code>")
+        .nth(1)
+        .unwrap();
+    let json = json
+        .split("</code>")
+        .next()
+        .unwrap()
+        .replace("&quot;", "\"")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&#39;", "'")
+        .replace("&amp;", "&");
+    assert_eq!(
+        serde_json::from_str::<SegmentationPlan>(&json).unwrap(),
+        the_plan()
+    );
+}
+
+#[test]
+fn a_report_stands_hostile_names() {
+    let evil = "</title><script>alert(1)</script>\u{0}\u{202e}\"'&";
+    let mut report = Report::new(evil);
+    report.heading(evil);
+    report.paragraph(evil);
+    report.table(&[(evil, false)], [[evil]]);
+    report
+        .chart(&Chart::funnel(evil, vec![(evil.into(), 3)]), 800, 400)
+        .unwrap();
+    report.json(evil, &BTreeMap::from([(evil, evil)])).unwrap();
+    report.card(&ModelCard {
+        name: evil.into(),
+        limits: vec![evil.into()],
+        ..ModelCard::default()
+    });
+    let page = report.html();
+    assert!(!page.contains("<script") && !page.contains('\u{0}') && !page.contains("</title><s"));
+    assert_eq!(
+        page.matches("</title>").count(),
+        2,
+        "of the page and of the picture"
+    );
+    assert!(
+        html_escaped(&page),
+        "no sign that opens a tag is left of the name"
+    );
+}
+
+/// All tags of a page are ones that a report writes.
+fn html_escaped(page: &str) -> bool {
+    let known = [
+        "!DOCTYPE", "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "table",
+        "tr", "th", "td", "svg", "desc", "rect", "polygon", "polyline", "text", "g", "circle", "details",
+        "summary", "pre", "code", "bdi",
+    ];
+    page.split('<').skip(1).all(|rest| {
+        let name: String = rest
+            .trim_start_matches('/')
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '!')
+            .collect();
+        known.contains(&name.as_str())
+    })
 }

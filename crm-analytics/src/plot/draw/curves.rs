@@ -10,7 +10,12 @@ pub(super) fn lines(chart: &Lines, scene: &mut Scene<'_>, area: Area) -> Result<
     let (letter, line) = (scene.letter, scene.line());
     let size = letter * 0.9;
     // Names above the plane, in as many lines as they need; one line alone needs no name when there is a title.
-    let named: Vec<(usize, &Line)> = chart.lines.iter().enumerate().filter(|(_, line)| !line.name.is_empty()).collect();
+    let named: Vec<(usize, &Line)> = chart
+        .lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| !line.name.is_empty())
+        .collect();
     let mut rows = 0.0;
     if !named.is_empty() {
         let (mut x, mut y) = (area.x, area.y + line * 0.4);
@@ -25,17 +30,35 @@ pub(super) fn lines(chart: &Lines, scene: &mut Scene<'_>, area: Area) -> Result<
                 Look::Baseline => scene.dashes(ends, 1.6, Ink::FAINT, letter * 0.35),
                 _ => scene.path(ends, 2.6, color(chart, *at)),
             }
-            scene.text(&text, (x + letter * 2.1, y), size, Ink::TEXT, Anchor::Start, f64::INFINITY);
+            scene.text(
+                &text,
+                (x + letter * 2.1, y),
+                size,
+                Ink::TEXT,
+                Anchor::Start,
+                f64::INFINITY,
+            );
             x += width;
         }
         rows = y - area.y + line * 0.8;
     }
-    let over = |pick: fn((f64, f64)) -> f64| chart.lines.iter().flat_map(move |line| line.points.iter().map(move |p| pick(*p)));
-    let bands = chart.lines.iter().flat_map(|line| line.band.iter().flat_map(|(low, high)| [*low, *high]));
+    let over = |pick: fn((f64, f64)) -> f64| {
+        chart
+            .lines
+            .iter()
+            .flat_map(move |line| line.points.iter().map(move |p| pick(*p)))
+    };
+    let bands = chart
+        .lines
+        .iter()
+        .flat_map(|line| line.band.iter().flat_map(|(low, high)| [*low, *high]));
     let plane = Plane::draw(
         scene,
         area.within(0.0, rows, 0.0, 0.0),
-        Axis::over(over(|p| p.0).chain(chart.guides.iter().map(|guide| guide.at)), &chart.x),
+        Axis::over(
+            over(|p| p.0).chain(chart.guides.iter().map(|guide| guide.at)),
+            &chart.x,
+        ),
         Axis::over(over(|p| p.1).chain(bands), &chart.y),
         (&chart.x.label, &chart.y.label),
     );
@@ -57,7 +80,13 @@ pub(super) fn lines(chart: &Lines, scene: &mut Scene<'_>, area: Area) -> Result<
         };
         if one.band.len() == one.points.len() && one.points.len() > 1 {
             let side = |pick: fn(&(f64, f64)) -> f64| {
-                place(&mut one.points.iter().zip(&one.band).map(|((x, _), band)| (*x, pick(band))))
+                place(
+                    &mut one
+                        .points
+                        .iter()
+                        .zip(&one.band)
+                        .map(|((x, _), band)| (*x, pick(band))),
+                )
             };
             let mut outline = side(|band| band.1);
             outline.extend(side(|band| band.0).into_iter().rev());
@@ -81,7 +110,12 @@ pub(super) fn lines(chart: &Lines, scene: &mut Scene<'_>, area: Area) -> Result<
 
 /// The colour of a line: those to compare with have none.
 fn group(chart: &Lines, at: usize) -> usize {
-    chart.lines.iter().take(at).filter(|line| line.look != Look::Baseline).count()
+    chart
+        .lines
+        .iter()
+        .take(at)
+        .filter(|line| line.look != Look::Baseline)
+        .count()
 }
 
 fn color(chart: &Lines, at: usize) -> Ink {
@@ -96,7 +130,9 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let mut kept: Vec<(f64, f64)> = Vec::new();
     let last = points.len() - 1;
     for (i, (x, y)) in points.into_iter().enumerate() {
-        let far = kept.last().is_none_or(|(kx, ky)| (x - kx).abs() > 0.5 || (y - ky).abs() > 0.5);
+        let far = kept
+            .last()
+            .is_none_or(|(kx, ky)| (x - kx).abs() > 0.5 || (y - ky).abs() > 0.5);
         if far || i == last {
             kept.push((x, y));
         }
@@ -112,10 +148,24 @@ pub(super) fn histogram(chart: &Histogram, scene: &mut Scene<'_>, area: Area) ->
     let x = if chart.logarithmic && first > 0.0 {
         Axis::logarithmic(first, last)
     } else {
-        Axis::over([first, last].into_iter(), &Scale { from: Some(first), to: Some(last), ..Scale::default() })
+        Axis::over(
+            [first, last].into_iter(),
+            &Scale {
+                from: Some(first),
+                to: Some(last),
+                ..Scale::default()
+            },
+        )
     };
     let most = chart.counts.iter().max().copied().unwrap_or(0) as f64;
-    let y = Axis::over([0.0, most].into_iter(), &Scale { from: Some(0.0), unit: super::super::data::Unit::Whole, ..Scale::default() });
+    let y = Axis::over(
+        [0.0, most].into_iter(),
+        &Scale {
+            from: Some(0.0),
+            unit: super::super::data::Unit::Whole,
+            ..Scale::default()
+        },
+    );
     let plane = Plane::draw(scene, area, x, y, (&chart.x_label, &chart.y_label));
     for (edges, count) in chart.edges.windows(2).zip(&chart.counts) {
         let [from, to] = edges else { continue };
@@ -124,7 +174,12 @@ pub(super) fn histogram(chart: &Histogram, scene: &mut Scene<'_>, area: Area) ->
         if *count > 0 {
             // A bin that has something is seen.
             let height = (plane.area.bottom() - top).max(1.0);
-            let bar = Area { x: left + gap / 2.0, y: plane.area.bottom() - height, width: (right - left - gap).max(0.5), height };
+            let bar = Area {
+                x: left + gap / 2.0,
+                y: plane.area.bottom() - height,
+                width: (right - left - gap).max(0.5),
+                height,
+            };
             scene.rect(bar, Ink::of(Some(0)));
         }
     }

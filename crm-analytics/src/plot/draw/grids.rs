@@ -8,14 +8,26 @@ use super::too_small;
 
 /// White at 0, orange above, blue below.
 fn diverging(part: f64) -> Ink {
-    let full = if part < 0.0 { Ink(0x2b, 0x83, 0xba, 255) } else { Ink(0xe6, 0x7a, 0x22, 255) };
+    let full = if part < 0.0 {
+        Ink(0x2b, 0x83, 0xba, 255)
+    } else {
+        Ink(0xe6, 0x7a, 0x22, 255)
+    };
     Ink::WHITE.towards(full, part.abs())
 }
 
 /// From nearly white over blue to very dark blue: lightness falls all the way.
 fn sequential(part: f64) -> Ink {
-    let (pale, full, dark) = (Ink(0xee, 0xf5, 0xfb, 255), Ink(0x2f, 0x86, 0xc1, 255), Ink(0x08, 0x2c, 0x57, 255));
-    if part < 0.6 { pale.towards(full, part / 0.6) } else { full.towards(dark, (part - 0.6) / 0.4) }
+    let (pale, full, dark) = (
+        Ink(0xee, 0xf5, 0xfb, 255),
+        Ink(0x2f, 0x86, 0xc1, 255),
+        Ink(0x08, 0x2c, 0x57, 255),
+    );
+    if part < 0.6 {
+        pale.towards(full, part / 0.6)
+    } else {
+        full.towards(dark, (part - 0.6) / 0.4)
+    }
 }
 
 struct Grid {
@@ -40,18 +52,31 @@ impl Grid {
 fn grid(scene: &mut Scene<'_>, area: Area, columns: &[String], rows: &[&str], tallest: f64) -> Result<Grid> {
     let (letter, line) = (scene.letter, scene.line());
     let size = letter * 0.9;
-    let widest = rows.iter().map(|name| scene.face.width(name, size)).fold(0.0, f64::max);
+    let widest = rows
+        .iter()
+        .map(|name| scene.face.width(name, size))
+        .fold(0.0, f64::max);
     let names = (widest + letter * 1.2).min(area.width * 0.3);
     let cell = (area.width - names) / columns.len().max(1) as f64;
-    let broken: Vec<Vec<String>> = columns.iter().map(|name| scene.face.wrap(name, size, cell - letter * 0.3, 2)).collect();
+    let broken: Vec<Vec<String>> = columns
+        .iter()
+        .map(|name| scene.face.wrap(name, size, cell - letter * 0.3, 2))
+        .collect();
     let header = size * 1.25 * broken.iter().map(Vec::len).max().unwrap_or(1) as f64 + letter * 0.5;
     let step = ((area.height - header) / rows.len().max(1) as f64).min(tallest);
     if step < letter * 0.9 || cell < letter {
-        return Err(too_small("the picture is too small for its rows and columns; make it larger")
-            .with("rows", rows.len())
-            .with("columns", columns.len()));
+        return Err(
+            too_small("the picture is too small for its rows and columns; make it larger")
+                .with("rows", rows.len())
+                .with("columns", columns.len()),
+        );
     }
-    let grid = Grid { left: area.x + names, top: area.y + header, cell, step };
+    let grid = Grid {
+        left: area.x + names,
+        top: area.y + header,
+        cell,
+        step,
+    };
     for (col, lines) in broken.iter().enumerate() {
         let height = size * 1.25 * lines.len() as f64;
         let place = grid.place(0, col);
@@ -63,7 +88,13 @@ fn grid(scene: &mut Scene<'_>, area: Area, columns: &[String], rows: &[&str], ta
         let most = ((step / (size * 1.25)) as usize).clamp(1, 2);
         let lines = scene.face.wrap(name, size, names - letter * 0.9, most);
         let _ = line;
-        scene.lines(&lines, (grid.left - letter * 0.6, place.y + step / 2.0), size, Ink::TEXT, Anchor::End);
+        scene.lines(
+            &lines,
+            (grid.left - letter * 0.6, place.y + step / 2.0),
+            size,
+            Ink::TEXT,
+            Anchor::End,
+        );
     }
     Ok(grid)
 }
@@ -71,13 +102,29 @@ fn grid(scene: &mut Scene<'_>, area: Area, columns: &[String], rows: &[&str], ta
 fn cell(scene: &mut Scene<'_>, place: Area, ink: Ink, label: &str) {
     scene.rect(place.within(1.0, 1.0, 1.0, 1.0), ink);
     let size = (scene.letter * 0.92).min(place.height * 0.7);
-    let text = if scene.face.width(label, size) <= place.width - 2.0 { label.to_owned() } else {
+    let text = if scene.face.width(label, size) <= place.width - 2.0 {
+        label.to_owned()
+    } else {
         // A smaller letter before an ellipsis.
         let smaller = size * 0.75;
-        scene.text(label, (place.x + place.width / 2.0, place.y + place.height / 2.0), smaller, ink.on(), Anchor::Middle, place.width - 2.0);
+        scene.text(
+            label,
+            (place.x + place.width / 2.0, place.y + place.height / 2.0),
+            smaller,
+            ink.on(),
+            Anchor::Middle,
+            place.width - 2.0,
+        );
         return;
     };
-    scene.text(&text, (place.x + place.width / 2.0, place.y + place.height / 2.0), size, ink.on(), Anchor::Middle, place.width);
+    scene.text(
+        &text,
+        (place.x + place.width / 2.0, place.y + place.height / 2.0),
+        size,
+        ink.on(),
+        Anchor::Middle,
+        place.width,
+    );
 }
 
 pub(super) fn profile(chart: &Profile, scene: &mut Scene<'_>, area: Area) -> Result<()> {
@@ -102,21 +149,40 @@ pub(super) fn profile(chart: &Profile, scene: &mut Scene<'_>, area: Area) -> Res
 
 pub(super) fn heat(chart: &HeatMap, scene: &mut Scene<'_>, area: Area) -> Result<()> {
     let (letter, line) = (scene.letter, scene.line());
-    let values = || chart.rows.iter().flat_map(|row| row.values.iter().flatten().copied());
+    let values = || {
+        chart
+            .rows
+            .iter()
+            .flat_map(|row| row.values.iter().flatten().copied())
+    };
     let (low, high) = match chart.colors {
         Colors::Sequential => {
-            let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+            let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| {
+                (l.min(v), h.max(v))
+            });
             if low <= high { (low, high) } else { (0.0, 1.0) }
         }
         Colors::Between(low, high) => (low, high),
         Colors::Diverging(reach) => (-reach, reach),
     };
     let ink = |value: f64| match chart.colors {
-        Colors::Diverging(reach) => diverging(if reach > 0.0 { (value / reach).clamp(-1.0, 1.0) } else { 0.0 }),
-        _ => sequential(if high > low { ((value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0)).clamp(0.0, 1.0) } else { 0.5 }),
+        Colors::Diverging(reach) => diverging(if reach > 0.0 {
+            (value / reach).clamp(-1.0, 1.0)
+        } else {
+            0.0
+        }),
+        _ => sequential(if high > low {
+            ((value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0)).clamp(0.0, 1.0)
+        } else {
+            0.5
+        }),
     };
     let beside = letter * 5.2;
-    let under = if chart.x_label.is_empty() { letter * 0.4 } else { line * 1.3 };
+    let under = if chart.x_label.is_empty() {
+        letter * 0.4
+    } else {
+        line * 1.3
+    };
     let left = if chart.y_label.is_empty() { 0.0 } else { line * 1.2 };
     let body = area.within(left, 0.0, beside, under);
     let names: Vec<&str> = chart.rows.iter().map(|row| row.name.as_str()).collect();
@@ -134,24 +200,67 @@ pub(super) fn heat(chart: &HeatMap, scene: &mut Scene<'_>, area: Area) -> Result
     }
     let bottom = grid.top + grid.step * chart.rows.len() as f64;
     let middle = grid.left + grid.cell * chart.columns.len() as f64 / 2.0;
-    scene.text(&chart.x_label, (middle, bottom + line * 0.8), letter * 0.92, Ink::TEXT, Anchor::Middle, body.width);
+    scene.text(
+        &chart.x_label,
+        (middle, bottom + line * 0.8),
+        letter * 0.92,
+        Ink::TEXT,
+        Anchor::Middle,
+        body.width,
+    );
     let upright = (grid.top + bottom) / 2.0;
-    scene.text_up(&chart.y_label, (area.x + line * 0.45, upright), letter * 0.92, Ink::TEXT, bottom - grid.top);
+    scene.text_up(
+        &chart.y_label,
+        (area.x + line * 0.45, upright),
+        letter * 0.92,
+        Ink::TEXT,
+        bottom - grid.top,
+    );
     // What the colours mean.
-    let bar = Area { x: area.right() - beside + letter * 0.9, y: grid.top, width: letter * 0.9, height: (bottom - grid.top).min(line * 12.0) };
+    let bar = Area {
+        x: area.right() - beside + letter * 0.9,
+        y: grid.top,
+        width: letter * 0.9,
+        height: (bottom - grid.top).min(line * 12.0),
+    };
     if bar.height > line * 2.5 {
         for i in 0..32 {
             let value = high + (low - high) * f64::from(i) / 31.0;
             let y = bar.y + bar.height * f64::from(i) / 32.0;
-            scene.rect(Area { y, height: bar.height / 32.0 + 0.6, ..bar }, ink(value));
+            scene.rect(
+                Area {
+                    y,
+                    height: bar.height / 32.0 + 0.6,
+                    ..bar
+                },
+                ink(value),
+            );
         }
         let size = letter * 0.8;
-        let ends = [(high, bar.y + size * 0.5), ((low / 2.0 + high / 2.0), bar.y + bar.height / 2.0), (low, bar.bottom() - size * 0.5)];
+        let ends = [
+            (high, bar.y + size * 0.5),
+            ((low / 2.0 + high / 2.0), bar.y + bar.height / 2.0),
+            (low, bar.bottom() - size * 0.5),
+        ];
         for (value, y) in ends {
             let text = crate::insights::figure(value);
-            scene.text(&text, (bar.right() + letter * 0.3, y), size, Ink::FAINT, Anchor::Start, beside - letter * 2.1);
+            scene.text(
+                &text,
+                (bar.right() + letter * 0.3, y),
+                size,
+                Ink::FAINT,
+                Anchor::Start,
+                beside - letter * 2.1,
+            );
         }
-        scene.text(&chart.value_label, (area.right(), bar.y - line * 0.6), size, Ink::FAINT, Anchor::End, area.width * 0.3);
+        scene.text(
+            &chart.value_label,
+            (area.right(), bar.y - line * 0.6),
+            size,
+            Ink::FAINT,
+            Anchor::End,
+            area.width * 0.3,
+        );
     }
     Ok(())
 }
@@ -170,7 +279,12 @@ mod tests {
                 assert!(contrast >= 3.9, "{part} {ink:?} {contrast}");
             }
         }
-        let light: Vec<f64> = (0..=20).map(|i| sequential(f64::from(i) / 20.0).luminance()).collect();
-        assert!(light.windows(2).all(|w| w[1] < w[0]), "darker means more, in grey as well: {light:?}");
+        let light: Vec<f64> = (0..=20)
+            .map(|i| sequential(f64::from(i) / 20.0).luminance())
+            .collect();
+        assert!(
+            light.windows(2).all(|w| w[1] < w[0]),
+            "darker means more, in grey as well: {light:?}"
+        );
     }
 }

@@ -20,7 +20,14 @@ pub(super) fn chart(chart: &Chart, scene: &mut Scene<'_>, page: Area) -> Result<
     let mut top = margin * 0.7 + letter * 0.7;
     let width = page.width - 2.0 * margin;
     if !title.is_empty() {
-        scene.text(title, (page.x + margin, page.y + top), letter * 1.4, Ink::TEXT, Anchor::Start, width);
+        scene.text(
+            title,
+            (page.x + margin, page.y + top),
+            letter * 1.4,
+            Ink::TEXT,
+            Anchor::Start,
+            width,
+        );
         top += line * 1.05;
     }
     let density = match chart {
@@ -33,7 +40,14 @@ pub(super) fn chart(chart: &Chart, scene: &mut Scene<'_>, page: Area) -> Result<
     };
     if !density.is_empty() {
         for text in scene.face.wrap(&density, letter * 0.92, width, 2) {
-            scene.text(&text, (page.x + margin, page.y + top), letter * 0.92, Ink::FAINT, Anchor::Start, width);
+            scene.text(
+                &text,
+                (page.x + margin, page.y + top),
+                letter * 0.92,
+                Ink::FAINT,
+                Anchor::Start,
+                width,
+            );
             top += line * 0.95;
         }
     }
@@ -91,15 +105,35 @@ fn legend(scene: &mut Scene<'_>, area: Area, groups: &[(String, String)]) {
         let second = if below.is_empty() { 0.0 } else { line * 0.95 };
         if y + height + second > area.bottom() {
             let more = format!("and {} more", groups.len() - at);
-            scene.text(&more, (area.x + line * 1.3, y), size, Ink::FAINT, Anchor::Start, room);
+            scene.text(
+                &more,
+                (area.x + line * 1.3, y),
+                size,
+                Ink::FAINT,
+                Anchor::Start,
+                room,
+            );
             break;
         }
         scene.mark(area.x + line * 0.6, y, letter * 0.38, Some(at));
         let middle = y + height / 2.0 - size * 0.625;
-        scene.lines(&lines, (area.x + line * 1.3, middle), size, Ink::TEXT, Anchor::Start);
+        scene.lines(
+            &lines,
+            (area.x + line * 1.3, middle),
+            size,
+            Ink::TEXT,
+            Anchor::Start,
+        );
         y += height;
         if !below.is_empty() {
-            scene.text(below, (area.x + line * 1.3, y - size * 0.05), size * 0.95, Ink::FAINT, Anchor::Start, room);
+            scene.text(
+                below,
+                (area.x + line * 1.3, y - size * 0.05),
+                size * 0.95,
+                Ink::FAINT,
+                Anchor::Start,
+                room,
+            );
             y += second;
         }
         y += line * 0.35;

@@ -11,15 +11,26 @@ use super::legend;
 
 pub(super) fn scatter(chart: &Scatter, scene: &mut Scene<'_>, area: Area) -> Result<()> {
     let letter = scene.letter;
-    let beside = if chart.groups.is_empty() { 0.0 } else { area.width * 0.27 };
+    let beside = if chart.groups.is_empty() {
+        0.0
+    } else {
+        area.width * 0.27
+    };
     let scale = Scale::default();
     let reach = |axis: fn(&(f64, f64)) -> f64| {
         let around = chart.ellipses.iter().flat_map(move |e| {
             let (sin, cos) = e.angle.sin_cos();
-            let (w, h) = ((e.long * cos).hypot(e.short * sin), (e.long * sin).hypot(e.short * cos));
+            let (w, h) = (
+                (e.long * cos).hypot(e.short * sin),
+                (e.long * sin).hypot(e.short * cos),
+            );
             [axis(&(e.x - w, e.y - h)), axis(&(e.x + w, e.y + h))]
         });
-        chart.points.iter().map(move |(x, y, _)| axis(&(*x, *y))).chain(around)
+        chart
+            .points
+            .iter()
+            .map(move |(x, y, _)| axis(&(*x, *y)))
+            .chain(around)
     };
     let plane = Plane::draw(
         scene,
@@ -44,16 +55,21 @@ pub(super) fn scatter(chart: &Scatter, scene: &mut Scene<'_>, area: Area) -> Res
     }
     for ellipse in &chart.ellipses {
         let ink = Ink::of(Some(ellipse.group));
-        let outline: Vec<(f64, f64)> = Scene::round(ellipse.x, ellipse.y, (ellipse.long, ellipse.short), ellipse.angle)
-            .into_iter()
-            .map(|(x, y)| (plane.px(x), plane.py(y)))
-            .collect();
+        let outline: Vec<(f64, f64)> =
+            Scene::round(ellipse.x, ellipse.y, (ellipse.long, ellipse.short), ellipse.angle)
+                .into_iter()
+                .map(|(x, y)| (plane.px(x), plane.py(y)))
+                .collect();
         let closed = outline.iter().chain(outline.first()).copied().collect();
         scene.fill(outline, ink.part(0.06));
         scene.path(closed, 1.8, ink.towards(Ink::TEXT, 0.25));
     }
     arrows(chart, scene, &plane);
-    legend(scene, area.within(area.width - beside + letter, 0.0, 0.0, 0.0), &chart.groups);
+    legend(
+        scene,
+        area.within(area.width - beside + letter, 0.0, 0.0, 0.0),
+        &chart.groups,
+    );
     Ok(())
 }
 
@@ -78,7 +94,10 @@ fn arrows(chart: &Scatter, scene: &mut Scene<'_>, plane: &Plane) {
     let reach = room.into_iter().fold(f64::INFINITY, f64::min).max(letter * 4.0) * 0.86;
     let mut names: Vec<(f64, f64)> = Vec::new();
     for arrow in &chart.arrows {
-        let to = (from.0 + arrow.x / longest * reach, from.1 - arrow.y / longest * reach);
+        let to = (
+            from.0 + arrow.x / longest * reach,
+            from.1 - arrow.y / longest * reach,
+        );
         let (dx, dy) = (to.0 - from.0, to.1 - from.1);
         let length = dx.hypot(dy);
         if length < letter * 0.5 {
@@ -91,21 +110,40 @@ fn arrows(chart: &Scatter, scene: &mut Scene<'_>, plane: &Plane) {
         scene.path(vec![from, neck], 3.6, Ink::WHITE.part(0.7));
         scene.path(vec![from, neck], 1.7, Ink::TEXT);
         let wing = head * 0.4;
-        scene.fill(vec![to, (neck.0 - uy * wing, neck.1 + ux * wing), (neck.0 + uy * wing, neck.1 - ux * wing)], Ink::TEXT);
+        scene.fill(
+            vec![
+                to,
+                (neck.0 - uy * wing, neck.1 + ux * wing),
+                (neck.0 + uy * wing, neck.1 - ux * wing),
+            ],
+            Ink::TEXT,
+        );
         let size = letter * 0.85;
         let text = scene.face.cut(&arrow.name, size, plane.area.width * 0.3);
         let width = scene.face.width(&text, size);
-        let mut at = (to.0 + ux * letter * 0.3 + if ux < 0.0 { -width } else { 0.0 }, to.1 + uy * letter * 0.8);
-        at.0 = at.0.clamp(plane.area.x, (plane.area.right() - width).max(plane.area.x));
+        let mut at = (
+            to.0 + ux * letter * 0.3 + if ux < 0.0 { -width } else { 0.0 },
+            to.1 + uy * letter * 0.8,
+        );
+        at.0 =
+            at.0.clamp(plane.area.x, (plane.area.right() - width).max(plane.area.x));
         // Names do not lie on each other.
-        while names.iter().any(|(x, y)| (at.1 - y).abs() < size * 1.1 && (at.0 - x).abs() < width + letter) {
+        while names
+            .iter()
+            .any(|(x, y)| (at.1 - y).abs() < size * 1.1 && (at.0 - x).abs() < width + letter)
+        {
             at.1 += size * 1.15;
             if at.1 > plane.area.bottom() {
                 break;
             }
         }
         names.push(at);
-        let behind = Area { x: at.0 - size * 0.2, y: at.1 - size * 0.65, width: width + size * 0.4, height: size * 1.3 };
+        let behind = Area {
+            x: at.0 - size * 0.2,
+            y: at.1 - size * 0.65,
+            width: width + size * 0.4,
+            height: size * 1.3,
+        };
         scene.rect(behind, Ink::WHITE.part(0.75));
         scene.text(&text, at, size, Ink::TEXT, Anchor::Start, f64::INFINITY);
     }
@@ -154,7 +192,8 @@ fn hexagons(chart: &Scatter, plane: &Plane, width: f64) -> Vec<Cell> {
         // The nearer of the two centres around, on even and on odd lines.
         let near = |odd: bool| {
             let shift = if odd { 0.5 } else { 0.0 };
-            let row = ((py / row_height - f64::from(u8::from(odd))) / 2.0).round() * 2.0 + f64::from(u8::from(odd));
+            let row =
+                ((py / row_height - f64::from(u8::from(odd))) / 2.0).round() * 2.0 + f64::from(u8::from(odd));
             let col = (px / width - shift).round();
             let (cx, cy) = ((col + shift) * width, row * row_height);
             ((px - cx) * (px - cx) + (py - cy) * (py - cy), row, col)
@@ -201,14 +240,33 @@ mod tests {
         let points: Vec<(f64, f64, Option<usize>)> = (0..20_000)
             .map(|i| {
                 let a = f64::from(i) * 0.618;
-                (a.sin() * f64::from(i % 97), a.cos() * f64::from(i % 89), (i % 5 > 0).then_some((i % 5) as usize - 1))
+                (
+                    a.sin() * f64::from(i % 97),
+                    a.cos() * f64::from(i % 89),
+                    (i % 5 > 0).then_some((i % 5) as usize - 1),
+                )
             })
             .collect();
-        let chart = Scatter { points, groups: vec![(String::new(), String::new()); 4], ..Scatter::default() };
-        let mut scene = Scene { shapes: vec![], face: Face::new(None).unwrap(), most_marks: 1, letter: 16.0 };
-        let area = Area { x: 10.0, y: 20.0, width: 900.0, height: 500.0 };
+        let chart = Scatter {
+            points,
+            groups: vec![(String::new(), String::new()); 4],
+            ..Scatter::default()
+        };
+        let mut scene = Scene {
+            shapes: vec![],
+            face: Face::new(None).unwrap(),
+            most_marks: 1,
+            letter: 16.0,
+        };
+        let area = Area {
+            x: 10.0,
+            y: 20.0,
+            width: 900.0,
+            height: 500.0,
+        };
         let scale = Scale::default();
-        let axis = |pick: fn(&(f64, f64, Option<usize>)) -> f64| Axis::over(chart.points.iter().map(pick), &scale);
+        let axis =
+            |pick: fn(&(f64, f64, Option<usize>)) -> f64| Axis::over(chart.points.iter().map(pick), &scale);
         let plane = Plane::draw(&mut scene, area, axis(|p| p.0), axis(|p| p.1), ("x", "y"));
         let cells = hexagons(&chart, &plane, 14.0);
         assert_eq!(cells.iter().map(|cell| cell.points).sum::<u64>(), 20_000);

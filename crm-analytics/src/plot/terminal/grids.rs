@@ -8,7 +8,9 @@ use crate::insights::figure;
 fn table(out: &mut Lines, columns: usize, heads: &[&str], rows: &[(&str, Vec<String>)]) {
     let names = widest(rows.iter().map(|(name, _)| *name), columns * 35 / 100);
     let each = (columns.saturating_sub(names) / heads.len().max(1)).saturating_sub(1);
-    let cells = rows.iter().flat_map(|(_, cells)| cells.iter().map(String::as_str));
+    let cells = rows
+        .iter()
+        .flat_map(|(_, cells)| cells.iter().map(String::as_str));
     let each = widest(heads.iter().copied().chain(cells), each.max(3));
     let line = |name: &str, cells: &mut dyn Iterator<Item = &str>| {
         let cells: Vec<String> = cells.map(|cell| right(cell, each)).collect();
@@ -27,7 +29,13 @@ pub(super) fn profile(chart: &Profile, columns: usize, out: &mut Lines) {
         .iter()
         .map(|row| {
             let cells = row.labels.iter().zip(&row.effects).map(|(label, effect)| {
-                let arrow = if *effect >= 0.5 { " ▲" } else if *effect <= -0.5 { " ▼" } else { "  " };
+                let arrow = if *effect >= 0.5 {
+                    " ▲"
+                } else if *effect <= -0.5 {
+                    " ▼"
+                } else {
+                    "  "
+                };
                 format!("{label}{arrow}")
             });
             (row.name.as_str(), cells.collect())
@@ -37,7 +45,10 @@ pub(super) fn profile(chart: &Profile, columns: usize, out: &mut Lines) {
 }
 
 pub(super) fn heat(chart: &HeatMap, columns: usize, out: &mut Lines) {
-    let values = chart.rows.iter().flat_map(|row| row.values.iter().flatten().copied());
+    let values = chart
+        .rows
+        .iter()
+        .flat_map(|row| row.values.iter().flatten().copied());
     let (low, high) = match chart.colors {
         Colors::Sequential => span(values).unwrap_or((0.0, 1.0)),
         Colors::Between(low, high) => (low, high),
@@ -45,20 +56,29 @@ pub(super) fn heat(chart: &HeatMap, columns: usize, out: &mut Lines) {
     };
     let shade = |value: Option<f64>| {
         let at = value.map(|v| (part(v, low, high) * 4.0).round() as usize);
-        at.and_then(|at| [' ', '░', '▒', '▓', '█'].get(at)).copied().unwrap_or(' ')
+        at.and_then(|at| [' ', '░', '▒', '▓', '█'].get(at))
+            .copied()
+            .unwrap_or(' ')
     };
     let heads: Vec<&str> = chart.columns.iter().map(String::as_str).collect();
     let rows: Vec<(&str, Vec<String>)> = chart
         .rows
         .iter()
         .map(|row| {
-            let cells = row.values.iter().zip(&row.labels).map(|(value, label)| format!("{label} {}", shade(*value)));
+            let cells = row
+                .values
+                .iter()
+                .zip(&row.labels)
+                .map(|(value, label)| format!("{label} {}", shade(*value)));
             (row.name.as_str(), cells.collect())
         })
         .collect();
     table(out, columns, &heads, &rows);
     if !(chart.x_label.is_empty() && chart.y_label.is_empty()) {
-        out.push(&cut(&format!("rows: {}; columns: {}", chart.y_label, chart.x_label), columns));
+        out.push(&cut(
+            &format!("rows: {}; columns: {}", chart.y_label, chart.x_label),
+            columns,
+        ));
     }
 }
 
@@ -71,18 +91,35 @@ fn plane(out: &mut Lines, grid: &Grid, (x0, x1): (f64, f64), (y0, y1): (f64, f64
         out.push(&cut(labels.1, grid.columns + beside + 1));
     }
     for (i, row) in rows.iter().enumerate() {
-        let label = if i == 0 { top.as_str() } else if i + 1 == rows.len() { bottom.as_str() } else { "" };
+        let label = if i == 0 {
+            top.as_str()
+        } else if i + 1 == rows.len() {
+            bottom.as_str()
+        } else {
+            ""
+        };
         out.push(&format!("{}│{row}", right(label, beside)));
     }
     out.push(&format!("{}└{}", " ".repeat(beside), "─".repeat(grid.columns)));
     let (from, to) = (figure(x0), figure(x1));
-    let middle = grid.columns.saturating_sub(super::width(&from) + super::width(&to));
+    let middle = grid
+        .columns
+        .saturating_sub(super::width(&from) + super::width(&to));
     let label = cut(labels.0, middle.saturating_sub(2));
-    out.push(&format!("{} {from}{}{to}", " ".repeat(beside), left(&format!(" {label}"), middle)));
+    out.push(&format!(
+        "{} {from}{}{to}",
+        " ".repeat(beside),
+        left(&format!(" {label}"), middle)
+    ));
 }
 
 pub(super) fn scatter(chart: &Scatter, columns: usize, out: &mut Lines) {
-    let finite = || chart.points.iter().filter(|(x, y, _)| x.is_finite() && y.is_finite());
+    let finite = || {
+        chart
+            .points
+            .iter()
+            .filter(|(x, y, _)| x.is_finite() && y.is_finite())
+    };
     let (Some(x), Some(y)) = (span(finite().map(|p| p.0)), span(finite().map(|p| p.1))) else {
         out.push("(no points)");
         return;
@@ -104,7 +141,11 @@ pub(super) fn scatter(chart: &Scatter, columns: usize, out: &mut Lines) {
         if let Some((group, n)) = best
             && *n > 0
         {
-            grid.set(at % wide, at / wide, if group + 1 == signs { '.' } else { sign(group) });
+            grid.set(
+                at % wide,
+                at / wide,
+                if group + 1 == signs { '.' } else { sign(group) },
+            );
         }
     }
     plane(out, &grid, x, y, (&chart.x_label, &chart.y_label));
@@ -114,7 +155,13 @@ pub(super) fn scatter(chart: &Scatter, columns: usize, out: &mut Lines) {
 }
 
 pub(super) fn lines(chart: &LineChart, columns: usize, out: &mut Lines) {
-    let points = || chart.lines.iter().flat_map(|line| line.points.iter()).filter(|(x, y)| x.is_finite() && y.is_finite());
+    let points = || {
+        chart
+            .lines
+            .iter()
+            .flat_map(|line| line.points.iter())
+            .filter(|(x, y)| x.is_finite() && y.is_finite())
+    };
     let (Some(x), Some(y)) = (span(points().map(|p| p.0)), span(points().map(|p| p.1))) else {
         out.push("(no lines)");
         return;
@@ -140,7 +187,11 @@ pub(super) fn lines(chart: &LineChart, columns: usize, out: &mut Lines) {
             let steps = ((to - from).abs().ceil() as usize).clamp(1, wide);
             for i in 0..=steps {
                 let between = i as f64 / steps as f64;
-                let value = if line.look == Look::Steps && i < steps { *y0 } else { y0 + (y1 - y0) * between };
+                let value = if line.look == Look::Steps && i < steps {
+                    *y0
+                } else {
+                    y0 + (y1 - y0) * between
+                };
                 let row = ((1.0 - part(value, y.0, y.1)) * (high - 1) as f64).round() as usize;
                 grid.set((from + (to - from) * between).round() as usize, row, c);
             }
@@ -155,6 +206,9 @@ pub(super) fn lines(chart: &LineChart, columns: usize, out: &mut Lines) {
         out.push(&cut(&format!("  {c} {name}"), columns));
     }
     for guide in &chart.guides {
-        out.push(&cut(&format!("  at {}: {}", figure(guide.at), guide.name), columns));
+        out.push(&cut(
+            &format!("  at {}: {}", figure(guide.at), guide.name),
+            columns,
+        ));
     }
 }
