@@ -55,14 +55,6 @@ pub(crate) fn read_svg(svg: &str) -> (BTreeMap<String, usize>, Vec<String>) {
             Event::End(_) => open -= 1,
             Event::Text(text) => {
                 let text = text.decode().unwrap().into_owned();
-                if let Some(last) = texts.last_mut() {
-                    let last: &mut String = last;
-                    if last.ends_with('\u{1}') {
-                        last.pop();
-                        last.push_str(&text);
-                        continue;
-                    }
-                }
                 texts.push(text);
             }
             Event::GeneralRef(entity) => {
