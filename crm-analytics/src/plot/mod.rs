@@ -25,6 +25,7 @@ mod check;
 mod data;
 mod draw;
 mod font;
+mod judged;
 mod make;
 mod raster;
 mod scene;

@@ -540,3 +540,70 @@ fn steps_hold_until_the_next_point() {
         (3, 5)
     );
 }
+
+#[test]
+fn what_judges_say_is_drawn() {
+    use crm_analytics::judge::{drift, permutation_importance};
+    use crm_analytics::metrics::{lift_table, precision_recall, reliability, roc};
+    use crm_analytics::model::{CartTree, TreeConfig};
+
+    let scores: Vec<f64> = (0..200).map(|i| f64::from(i % 50) / 50.0).collect();
+    let positive: Vec<bool> = (0..200).map(|i| i % 50 > 20 + i % 13).collect();
+    let x = crm_core::Matrix::new(
+        vec!["visits".into(), "age".into(), "same".into()],
+        scores
+            .iter()
+            .enumerate()
+            .flat_map(|(i, s)| [*s, -2.0 * s + (i % 7) as f64 * 0.01, 4.0])
+            .collect(),
+    )
+    .unwrap();
+    let classes: Vec<usize> = positive.iter().map(|p| usize::from(*p)).collect();
+    let tree = CartTree::new(TreeConfig::new(2))
+        .unwrap()
+        .learn(&x, &classes, None)
+        .unwrap();
+    let found = roc(&scores, &positive).unwrap();
+    let chart = Chart::from(&found);
+    let Chart::Lines(lines) = &chart else {
+        panic!("lines")
+    };
+    assert_eq!(lines.lines[1].points.len(), found.points.len());
+    assert!(lines.note.contains(&format!("{:.3}", found.auc)));
+    let drawn = Chart::tree("Who", &tree, &["stays"]);
+    let Chart::Tree(data) = &drawn else {
+        panic!("a tree")
+    };
+    assert_eq!(
+        data.nodes.iter().filter(|node| node.children.is_empty()).count(),
+        tree.leaves()
+    );
+    assert!(data.nodes[0].lines[0].starts_with("visits ≤ ") && data.nodes[0].lines[1] == "200 customers");
+    assert!(
+        data.nodes.iter().any(|node| node.lines[0] == "class 1"),
+        "classes without a name have a number"
+    );
+    let correlations = Chart::correlations_of(&x);
+    let Chart::HeatMap(map) = &correlations else {
+        panic!("a heat map")
+    };
+    assert!((map.rows[0].values[0].unwrap() - 1.0).abs() < 1e-12);
+    assert!(map.rows[0].values[1].unwrap() < -0.99);
+    assert_eq!(
+        map.rows[0].values[2], None,
+        "a column that does not vary correlates with nothing"
+    );
+    for chart in [
+        chart,
+        drawn,
+        correlations,
+        Chart::from(&precision_recall(&scores, &positive).unwrap()),
+        Chart::from(&lift_table(&scores, &positive, 10).unwrap()),
+        Chart::from(&reliability(&scores, &positive, 10).unwrap()),
+        Chart::from(&drift(&x, &x, 10).unwrap()),
+        Chart::permutation_importances(&permutation_importance(&tree, &x, &classes, 2, 7).unwrap()),
+    ] {
+        read_svg(&chart.svg(900, 540).unwrap());
+        chart.png(900, 540).unwrap();
+    }
+}

@@ -25,6 +25,19 @@ pub struct TreeModel {
     missing: Option<f64>,
 }
 
+/// A node as it is drawn.
+#[cfg(feature = "plot")]
+pub(crate) struct NodeOutline<'t> {
+    /// Column, threshold (`<=` goes to the first child) and the places of both children; absent for a leaf.
+    pub(crate) fork: Option<(&'t str, f64, usize, usize)>,
+    /// The training rows that came here.
+    pub(crate) rows: usize,
+    /// The heaviest class.
+    pub(crate) class: usize,
+    /// Its share of the weight.
+    pub(crate) share: f64,
+}
+
 impl Node {
     /// The heaviest class; the first of equals.
     fn class(&self) -> usize {
@@ -72,6 +85,24 @@ impl TreeModel {
             return Err(unsound());
         }
         Ok(model)
+    }
+
+    /// The nodes in their order, for drawing.
+    #[cfg(feature = "plot")]
+    pub(crate) fn outline(&self) -> impl Iterator<Item = NodeOutline<'_>> {
+        self.nodes.0.iter().map(|node| {
+            let class = node.class();
+            let all: f64 = node.values.iter().sum();
+            NodeOutline {
+                fork: node.fork.as_ref().and_then(|fork| {
+                    let column = self.columns.get(fork.column)?;
+                    Some((column.as_str(), fork.threshold, fork.low, fork.high))
+                }),
+                rows: node.rows,
+                class,
+                share: node.values.get(class).map_or(0.0, |w| if all > 0.0 { w / all } else { 0.0 }),
+            }
+        })
     }
 
     /// The number of leaves.
