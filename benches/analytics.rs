@@ -4,6 +4,8 @@
 //! cargo bench --features analytics --bench analytics -- --folder FOLDER [--rows 1000000] [--section models]
 //! ```
 //!
+//! `--section plot` (with `--features plot`) draws scatters as PNG, beside matplotlib (`benches/peers/analytics/plot.py`).
+//!
 //! The rows come from a seed and are left in FOLDER for the peers. Every line says what was found, so that a fast step
 //! with a wrong answer does not count. Processor time is that of the calling thread, which does all the work.
 #![allow(
@@ -17,6 +19,9 @@
 
 #[path = "analytics/models.rs"]
 mod models;
+#[cfg(feature = "plot")]
+#[path = "analytics/plot.rs"]
+mod plot;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -47,6 +52,8 @@ fn main() -> Result<()> {
     for section in section.split(',') {
         match section {
             "models" => models::run(rows, &folder)?,
+            #[cfg(feature = "plot")]
+            "plot" => plot::run(rows, &folder)?,
             _ => bail!("there is no section {section}"),
         }
     }
