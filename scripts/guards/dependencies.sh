@@ -73,7 +73,7 @@ check_tree() {
   # What each crate of ours brings along. Heavy arithmetic belongs to crm-analytics alone.
   for crate in crm-core crm-store crm-crawl crm-channels; do
     names=$(tree -p "$crate" --all-features --edges normal,build --target all)
-    refuse "$crate" 'polars.*|linfa.*|ndarray.*|plotters.*' "$names"
+    refuse "$crate" 'polars.*|linfa.*|ndarray.*|ab_glyph.*' "$names"
   done
   names=$(tree -p crm-core --no-default-features --edges normal,build --target all)
   refuse "crm-core without features" 'reqwest|hyper.*|h2|rustls.*|sqlx.*|lettre|scraper|mongodb|tokio-rustls|axum.*' "$names"
