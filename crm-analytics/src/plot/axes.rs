@@ -16,28 +16,28 @@ pub(super) struct Axis {
 impl Axis {
     /// Over values, with a little room on both sides where no border is said; never empty.
     pub(super) fn over(values: impl Iterator<Item = f64>, scale: &Scale) -> Self {
-        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| {
-            (l.min(v), h.max(v))
-        });
-        let (low, high) = if low > high {
-            (scale.from.unwrap_or(0.0), scale.to.unwrap_or(1.0))
+        let (mut low, mut high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        if low > high {
+            (low, high) = match (scale.from, scale.to) {
+                (Some(from), Some(to)) => (from.min(to), from.max(to)),
+                (Some(end), None) | (None, Some(end)) => (end, end),
+                (None, None) => (0.0, 1.0),
+            };
+        }
+        let (first, last) = (low, high);
+        low = scale.from.map_or(low, |from| from.min(low));
+        high = scale.to.map_or(high, |to| to.max(high));
+        // No room is needed where a border was said and nothing lies beyond.
+        let (firm_low, firm_high) = (scale.from.is_some_and(|from| from <= first), scale.to.is_some_and(|to| to >= last));
+        if high > low {
+            let room = (high - low) * 0.04;
+            low -= if firm_low { 0.0 } else { room };
+            high += if firm_high { 0.0 } else { room };
         } else {
-            (low, high)
-        };
-        let (mut low, mut high) = (scale.from.unwrap_or(low), scale.to.unwrap_or(high));
-        if high <= low {
             // Numbers of 1e300 have no other number within a unit.
             let room = low.abs().max(1.0) * 0.1;
-            (low, high) = (
-                if scale.from.is_some() { low } else { low - room },
-                low.max(high) + room,
-            );
-        } else {
-            let room = (high - low) * 0.04;
-            (low, high) = (
-                if scale.from.is_some() { low } else { low - room },
-                if scale.to.is_some() { high } else { high + room },
-            );
+            low -= if firm_low { 0.0 } else { room };
+            high += room;
         }
         Self {
             low,
@@ -98,12 +98,15 @@ impl Axis {
         }
         self.step = step;
         let first = (self.low / step - 1e-9).ceil();
-        (0..40)
+        let mut ticks: Vec<f64> = (0..40)
             .map(|i| (first + f64::from(i)) * step)
             .take_while(|v| *v <= self.high + step * 1e-9)
             .filter(|v| v.is_finite())
             .map(|v| if v.abs() < step * 1e-9 { 0.0 } else { v })
-            .collect()
+            .collect();
+        // Numbers so large that steps vanish.
+        ticks.dedup();
+        ticks
     }
 
     /// Powers of ten; with 2 and 5 between when there are few.
@@ -136,7 +139,10 @@ impl Axis {
             if value == 0.0 {
                 return format!("0{sign}");
             }
-            let places = (size.log10() - step.log10()).ceil().clamp(0.0, 8.0) as usize;
+            let ten = |v: f64| (v.log10() + 1e-9).floor();
+            // 2.5 needs one place more.
+            let half = f64::from(u8::from((step / 10_f64.powf(ten(step)) - 2.5).abs() < 0.01));
+            let places = (ten(size) - ten(step) + half).clamp(0.0, 8.0) as usize;
             return format!("{value:.places$e}{sign}").replace('-', "−");
         }
         // 2.5 needs one place more than its size says.

@@ -203,10 +203,10 @@ pub struct Lines {
 pub struct Scale {
     /// What it measures, with its unit.
     pub label: String,
-    /// Where it begins, if not at the least number.
+    /// Where it begins, unless a number lies before; a little before the least number if not said.
     #[serde(default)]
     pub from: Option<f64>,
-    /// Where it ends, if not at the greatest number.
+    /// Where it ends, unless a number lies beyond.
     #[serde(default)]
     pub to: Option<f64>,
     /// How its numbers are written.

@@ -51,7 +51,7 @@ fn quantile(sorted: &[f64], part: f64) -> f64 {
 }
 
 fn sorted(operation: &'static str, values: &[f64]) -> Result<Vec<f64>> {
-    if let Some(row) = values.iter().position(|v| !(v.abs() <= 1e300)) {
+    if let Some(row) = values.iter().position(|v| v.is_nan() || v.abs() > 1e300) {
         return Err(
             Error::invalid("a value is not a number that can be drawn; clean the column first")
                 .operation(operation)
@@ -163,7 +163,7 @@ impl Histogram {
             );
             let step = axis.round_step(bins);
             let first = (low / step).floor();
-            let last = ((high / step).floor() - first) as usize + 1;
+            let last = (((high / step).floor() - first) as usize).saturating_add(1);
             (0..=last.clamp(1, 2_000))
                 .map(|i| (first + i as f64) * step)
                 .collect()

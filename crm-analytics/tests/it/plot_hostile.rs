@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::plot::{read_png, read_svg};
 
-fn number() -> impl Strategy<Value = f64> {
+fn finite() -> impl Strategy<Value = f64> {
     prop_oneof![
         4 => -1e3..1e3_f64,
         1 => Just(0.0),
@@ -16,7 +16,17 @@ fn number() -> impl Strategy<Value = f64> {
         1 => Just(1e300),
         1 => Just(-1e300),
         1 => Just(1e-300),
-        1 => any::<f64>(),
+        1 => any::<f64>().prop_filter("no larger ones are drawn", |v| v.abs() <= 1e300),
+    ]
+}
+
+fn number() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        200 => finite(),
+        1 => Just(f64::NAN),
+        1 => Just(f64::INFINITY),
+        1 => Just(f64::NEG_INFINITY),
+        1 => Just(f64::MAX),
     ]
 }
 
@@ -163,7 +173,7 @@ fn chart() -> impl Strategy<Value = Chart> {
             ..Dots::default()
         })
     });
-    let summaries = prop::collection::vec(number(), 0..40).prop_filter_map("numbers", |values| {
+    let summaries = prop::collection::vec(finite(), 0..40).prop_filter_map("numbers", |values| {
         let boxes = Chart::boxes("b", "x", vec![Spread::of("s", &values).ok()?]);
         Some((
             boxes,

@@ -50,7 +50,7 @@ impl Grid {
 
 /// Names above and beside the cells.
 fn grid(scene: &mut Scene<'_>, area: Area, columns: &[String], rows: &[&str], tallest: f64) -> Result<Grid> {
-    let (letter, line) = (scene.letter, scene.line());
+    let letter = scene.letter;
     let size = letter * 0.9;
     let widest = rows
         .iter()
@@ -87,7 +87,6 @@ fn grid(scene: &mut Scene<'_>, area: Area, columns: &[String], rows: &[&str], ta
         let place = grid.place(row, 0);
         let most = ((step / (size * 1.25)) as usize).clamp(1, 2);
         let lines = scene.face.wrap(name, size, names - letter * 0.9, most);
-        let _ = line;
         scene.lines(
             &lines,
             (grid.left - letter * 0.6, place.y + step / 2.0),
@@ -102,29 +101,11 @@ fn grid(scene: &mut Scene<'_>, area: Area, columns: &[String], rows: &[&str], ta
 fn cell(scene: &mut Scene<'_>, place: Area, ink: Ink, label: &str) {
     scene.rect(place.within(1.0, 1.0, 1.0, 1.0), ink);
     let size = (scene.letter * 0.92).min(place.height * 0.7);
-    let text = if scene.face.width(label, size) <= place.width - 2.0 {
-        label.to_owned()
-    } else {
-        // A smaller letter before an ellipsis.
-        let smaller = size * 0.75;
-        scene.text(
-            label,
-            (place.x + place.width / 2.0, place.y + place.height / 2.0),
-            smaller,
-            ink.on(),
-            Anchor::Middle,
-            place.width - 2.0,
-        );
-        return;
-    };
-    scene.text(
-        &text,
-        (place.x + place.width / 2.0, place.y + place.height / 2.0),
-        size,
-        ink.on(),
-        Anchor::Middle,
-        place.width,
-    );
+    // A smaller letter before an ellipsis.
+    let fits = scene.face.width(label, size) <= place.width - 2.0;
+    let size = if fits { size } else { size * 0.75 };
+    let middle = (place.x + place.width / 2.0, place.y + place.height / 2.0);
+    scene.text(label, middle, size, ink.on(), Anchor::Middle, place.width - 2.0);
 }
 
 pub(super) fn profile(chart: &Profile, scene: &mut Scene<'_>, area: Area) -> Result<()> {
@@ -259,7 +240,7 @@ pub(super) fn heat(chart: &HeatMap, scene: &mut Scene<'_>, area: Area) -> Result
             size,
             Ink::FAINT,
             Anchor::End,
-            area.width * 0.3,
+            beside,
         );
     }
     Ok(())

@@ -166,8 +166,9 @@ pub(super) fn lines(chart: &LineChart, columns: usize, out: &mut Lines) {
         out.push("(no lines)");
         return;
     };
-    let x = (chart.x.from.unwrap_or(x.0), chart.x.to.unwrap_or(x.1));
-    let y = (chart.y.from.unwrap_or(y.0), chart.y.to.unwrap_or(y.1));
+    let end = |said: Option<f64>, found: f64| said.filter(|v| v.is_finite()).unwrap_or(found);
+    let x = (end(chart.x.from, x.0).min(x.0), end(chart.x.to, x.1).max(x.1));
+    let y = (end(chart.y.from, y.0).min(y.0), end(chart.y.to, y.1).max(y.1));
     let (wide, high) = (columns.saturating_sub(13).max(10), (columns / 5).clamp(8, 24));
     let mut grid = Grid::new(wide, high);
     let mut group = 0;
@@ -205,7 +206,7 @@ pub(super) fn lines(chart: &LineChart, columns: usize, out: &mut Lines) {
     for (c, name) in names.into_iter().filter(|(_, name)| !name.is_empty()) {
         out.push(&cut(&format!("  {c} {name}"), columns));
     }
-    for guide in &chart.guides {
+    for guide in chart.guides.iter().filter(|guide| guide.at.is_finite()) {
         out.push(&cut(
             &format!("  at {}: {}", figure(guide.at), guide.name),
             columns,

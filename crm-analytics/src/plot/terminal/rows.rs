@@ -115,13 +115,8 @@ pub(super) fn dots(chart: &Dots, columns: usize, out: &mut Lines) {
             line.iter().collect::<String>()
         ));
     }
-    out.push(&format!(
-        "{} {} … {} {}",
-        " ".repeat(names),
-        figure(low),
-        figure(high),
-        chart.x_label
-    ));
+    let scale = format!("{} … {} {}", figure(low), figure(high), chart.x_label);
+    out.push(&format!("{} {}", " ".repeat(names), super::cut(&scale, room)));
     for (group, (name, _)) in chart.groups.iter().enumerate() {
         out.push(&super::cut(&format!("  {} {name}", sign(group)), columns));
     }
@@ -167,13 +162,8 @@ pub(super) fn boxes(chart: &Boxes, columns: usize, out: &mut Lines) {
             out.push(&format!("{} {}", " ".repeat(names), super::cut(&told, room)));
         }
     }
-    out.push(&format!(
-        "{} {} to {}: {}",
-        " ".repeat(names),
-        figure(low),
-        figure(high),
-        chart.x_label
-    ));
+    let scale = format!("{} to {}: {}", figure(low), figure(high), chart.x_label);
+    out.push(&format!("{} {}", " ".repeat(names), super::cut(&scale, room)));
 }
 
 pub(super) fn tree(chart: &Tree, columns: usize, out: &mut Lines) {
