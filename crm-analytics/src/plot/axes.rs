@@ -16,7 +16,9 @@ pub(super) struct Axis {
 impl Axis {
     /// Over values, with a little room on both sides where no border is said; never empty.
     pub(super) fn over(values: impl Iterator<Item = f64>, scale: &Scale) -> Self {
-        let (mut low, mut high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let (mut low, mut high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| {
+            (l.min(v), h.max(v))
+        });
         if low > high {
             (low, high) = match (scale.from, scale.to) {
                 (Some(from), Some(to)) => (from.min(to), from.max(to)),
@@ -28,7 +30,10 @@ impl Axis {
         low = scale.from.map_or(low, |from| from.min(low));
         high = scale.to.map_or(high, |to| to.max(high));
         // No room is needed where a border was said and nothing lies beyond.
-        let (firm_low, firm_high) = (scale.from.is_some_and(|from| from <= first), scale.to.is_some_and(|to| to >= last));
+        let (firm_low, firm_high) = (
+            scale.from.is_some_and(|from| from <= first),
+            scale.to.is_some_and(|to| to >= last),
+        );
         if high > low {
             let room = (high - low) * 0.04;
             low -= if firm_low { 0.0 } else { room };

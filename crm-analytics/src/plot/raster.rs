@@ -51,12 +51,21 @@ fn same_turn(mut outline: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     outline
 }
 
-fn blend(pixel: &mut [u8], ink: Ink, cover: f32) {
-    let part = (cover.clamp(0.0, 1.0) * f32::from(ink.3) * (256.0 / 255.0)).round() as i32;
+/// How much of a pixel takes an ink's colour, of 256.
+fn share(ink: Ink, cover: f32) -> i32 {
+    (cover.clamp(0.0, 1.0) * f32::from(ink.3) * (256.0 / 255.0)).round() as i32
+}
+
+/// `part` is of 256.
+fn mix(pixel: &mut [u8], ink: Ink, part: i32) {
     for (channel, full) in pixel.iter_mut().zip([ink.0, ink.1, ink.2]) {
         let old = i32::from(*channel);
-        *channel = (old + ((i32::from(full) - old) * part + 128).div_euclid(256)).clamp(0, 255) as u8;
+        *channel = (old + (((i32::from(full) - old) * part + 128) >> 8)) as u8;
     }
+}
+
+fn blend(pixel: &mut [u8], ink: Ink, cover: f32) {
+    mix(pixel, ink, share(ink, cover));
 }
 
 impl Page {
@@ -190,9 +199,10 @@ impl Page {
 
     /// Each mark is a stamp: its form drawn once at each of 16 places within a pixel.
     fn marks(&mut self, at: &[(f32, f32, u16)], size: f64, cover: f64) {
-        let stamps: Vec<Vec<Stamp>> = (0..3).map(|form| Stamp::all(form, size)).collect();
-        let inks: Vec<Ink> = PALETTE.iter().map(|ink| ink.part(cover)).collect();
         let nobody = Ink::NOBODY.part(cover);
+        // Marks of all groups cover the same.
+        let stamps: Vec<Vec<Stamp>> = (0..3).map(|form| Stamp::all(form, size, nobody)).collect();
+        let inks: Vec<Ink> = PALETTE.iter().map(|ink| ink.part(cover)).collect();
         for (x, y, group) in at {
             let (form, ink) = if *group == u16::MAX {
                 (0, nobody)
@@ -278,14 +288,15 @@ fn dashes(points: &[(f64, f64)], dash: f64) -> Vec<Vec<(f64, f64)>> {
     out
 }
 
-/// The coverage of a mark around its pixel.
+/// What a mark covers around its pixel.
 struct Stamp {
     reach: i64,
-    cover: Vec<f32>,
+    /// Each line's first pixel, and the parts of 256 that it and those after it take.
+    lines: Vec<(usize, Vec<i32>)>,
 }
 
 impl Stamp {
-    fn all(form: usize, size: f64) -> Vec<Self> {
+    fn all(form: usize, size: f64, ink: Ink) -> Vec<Self> {
         let reach = (size * 1.25).ceil() as i64 + 1;
         let side = (reach * 2 + 1) as usize;
         let mut cover = Cover::default();
@@ -309,43 +320,48 @@ impl Stamp {
                 };
                 cover.begin((0.0, 0.0), (side as f64, side as f64), (side, side));
                 cover.closed(&outline);
-                let mut flat = Vec::with_capacity(side * side);
-                for line in cover.sums.chunks_exact(side + 2) {
+                let lines = cover.sums.chunks_exact(side + 2).map(|line| {
                     let mut sum = 0.0_f32;
-                    flat.extend(line.iter().take(side).map(|change| {
-                        sum += change;
-                        sum.abs().min(1.0)
-                    }));
+                    let mut parts: Vec<i32> = line
+                        .iter()
+                        .take(side)
+                        .map(|change| {
+                            sum += change;
+                            share(ink, sum.abs())
+                        })
+                        .collect();
+                    let first = parts.iter().take_while(|part| **part == 0).count();
+                    parts.drain(..first);
+                    let kept = parts.len() - parts.iter().rev().take_while(|part| **part == 0).count();
+                    parts.truncate(kept);
+                    (first, parts)
+                });
+                Self {
+                    reach,
+                    lines: lines.collect(),
                 }
-                Self { reach, cover: flat }
             })
             .collect()
     }
 
     fn press(&self, page: &mut Page, x: i64, y: i64, ink: Ink) {
-        let side = (self.reach * 2 + 1) as usize;
+        let side = self.reach * 2 + 1;
         let (left, top) = (x - self.reach, y - self.reach);
-        let inside = left >= 0
-            && top >= 0
-            && left + side as i64 <= page.width as i64
-            && top + side as i64 <= page.height as i64;
-        for (row, line) in self.cover.chunks_exact(side).enumerate() {
+        let inside =
+            left >= 0 && top >= 0 && left + side <= page.width as i64 && top + side <= page.height as i64;
+        for (row, (first, parts)) in self.lines.iter().enumerate() {
             if inside {
-                let start = ((top as usize + row) * page.width + left as usize) * 3;
-                if let Some(pixels) = page.pixels.get_mut(start..start + side * 3) {
-                    for (cover, pixel) in line.iter().zip(pixels.chunks_exact_mut(3)) {
-                        if *cover > 0.0 {
-                            blend(pixel, ink, *cover);
-                        }
+                let start = ((top as usize + row) * page.width + left as usize + first) * 3;
+                if let Some(pixels) = page.pixels.get_mut(start..start + parts.len() * 3) {
+                    for (part, pixel) in parts.iter().zip(pixels.chunks_exact_mut(3)) {
+                        mix(pixel, ink, *part);
                     }
                 }
                 continue;
             }
-            for (col, cover) in line.iter().enumerate() {
-                if *cover > 0.0
-                    && let Some(pixel) = page.pixel(left + col as i64, top + row as i64)
-                {
-                    blend(pixel, ink, *cover);
+            for (col, part) in parts.iter().enumerate() {
+                if let Some(pixel) = page.pixel(left + (first + col) as i64, top + row as i64) {
+                    mix(pixel, ink, *part);
                 }
             }
         }

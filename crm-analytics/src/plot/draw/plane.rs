@@ -48,7 +48,7 @@ pub(super) fn scatter(chart: &Scatter, scene: &mut Scene<'_>, area: Area) -> Res
         });
         // The more there are, the smaller and paler each.
         let many = (chart.points.len() as f64 / 300.0).max(1.0).log10();
-        let size = (letter * (0.27 - 0.05 * many)).max(1.4);
+        let size = (letter * (0.27 - 0.07 * many)).max(1.4);
         let cover = (0.8 - 0.17 * many).clamp(0.25, 0.8);
         let at = at.collect();
         scene.shapes.push(Shape::Marks { at, size, cover });

@@ -12,7 +12,12 @@ pub(super) struct Cover {
 
 impl Cover {
     /// Begins anew over the pixels that points lie in.
-    pub(super) fn begin(&mut self, (low_x, low_y): (f64, f64), (high_x, high_y): (f64, f64), page: (usize, usize)) {
+    pub(super) fn begin(
+        &mut self,
+        (low_x, low_y): (f64, f64),
+        (high_x, high_y): (f64, f64),
+        page: (usize, usize),
+    ) {
         let clip = |v: f64, most: usize| v.max(0.0).min(most as f64) as usize;
         self.left = clip(low_x.floor(), page.0);
         self.top = clip(low_y.floor(), page.1);
