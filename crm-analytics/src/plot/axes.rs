@@ -81,7 +81,7 @@ impl Axis {
     }
 
     /// A round distance that parts the axis about so often.
-    pub(super) fn round_step(&mut self, about: usize) -> f64 {
+    pub(super) fn round_step(&self, about: usize) -> f64 {
         let about = about.max(1) as f64;
         let raw = (self.high / about - self.low / about).abs();
         let ten = 10_f64.powf(raw.log10().floor());

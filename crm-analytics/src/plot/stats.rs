@@ -149,7 +149,7 @@ impl Histogram {
             }
             edges
         } else {
-            let mut axis = super::axes::Axis::over(
+            let axis = super::axes::Axis::over(
                 std::iter::empty(),
                 &Scale {
                     from: Some(low),
