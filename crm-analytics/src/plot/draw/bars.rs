@@ -25,7 +25,7 @@ impl Rows {
         let size = scene.letter * 0.95;
         let widest = names.map(|name| scene.face.width(name, size)).fold(0.0, f64::max);
         let left = (widest + scene.letter).min(area.width * 0.33);
-        let step = (area.height / count.max(1) as f64).min(scene.line() * 3.2);
+        let step = (area.height / count.max(1) as f64).min(scene.line() * 4.2);
         if count > 0 && step < scene.letter * 0.95 {
             return Err(too_small("the picture is too low for its rows; make it higher").with("rows", count));
         }
