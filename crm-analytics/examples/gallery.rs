@@ -371,7 +371,7 @@ fn all() -> Result<Vec<(&'static str, Chart)>> {
         values.iter().map(|(name, v)| ((*name).to_owned(), *v)).collect()
     };
     let mut all = vec![
-        ("plane", plane(1_500)),
+        ("plane", plane(1_200)),
         ("plane-many", plane(60_000)),
         ("plane-million", plane(1_000_000)),
         ("tree", tree()),
