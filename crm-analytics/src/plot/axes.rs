@@ -87,7 +87,11 @@ impl Axis {
         let ten = 10_f64.powf(raw.log10().floor());
         let fits = |m: &&f64| ten * **m >= raw * 0.999;
         // Whole numbers are not parted in halves.
-        let steps: &[f64] = if self.unit == Unit::Whole { &[1.0, 2.0, 5.0, 10.0] } else { &[1.0, 2.0, 2.5, 5.0, 10.0] };
+        let steps: &[f64] = if self.unit == Unit::Whole {
+            &[1.0, 2.0, 5.0, 10.0]
+        } else {
+            &[1.0, 2.0, 2.5, 5.0, 10.0]
+        };
         ten * steps.iter().find(fits).unwrap_or(&10.0)
     }
 
@@ -213,7 +217,9 @@ impl Plane {
         let below = line * if names.0.is_empty() { 1.3 } else { 2.5 };
         let inner = area.within(left, letter * 0.5, letter * 0.9, below);
         let plane = {
-            let about = (inner.width / (size * 4.6)) as usize;
+            // Whole numbers are short.
+            let letters = if x.unit == Unit::Whole { 2.6 } else { 4.6 };
+            let about = (inner.width / (size * letters)) as usize;
             let mut columns = x.ticks(about);
             let mut labels: Vec<String> = columns.iter().map(|v| x.label(*v)).collect();
             // Long numbers need more room: every second one goes until they fit.
