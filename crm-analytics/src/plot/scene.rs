@@ -182,20 +182,21 @@ impl Scene<'_> {
         self.shapes.push(Shape::Fill { outline, ink });
     }
     pub(super) fn path(&mut self, points: Vec<(f64, f64)>, width: f64, ink: Ink) {
-        self.shapes.push(Shape::Line {
-            points,
-            width,
-            ink,
-            dash: None,
-        });
+        self.line_of(points, width, ink, None);
     }
     pub(super) fn dashes(&mut self, points: Vec<(f64, f64)>, width: f64, ink: Ink, dash: f64) {
-        self.shapes.push(Shape::Line {
-            points,
-            width,
-            ink,
-            dash: Some(dash),
-        });
+        self.line_of(points, width, ink, Some(dash));
+    }
+    /// A line of no point or of one is none.
+    fn line_of(&mut self, points: Vec<(f64, f64)>, width: f64, ink: Ink, dash: Option<f64>) {
+        if points.len() > 1 {
+            self.shapes.push(Shape::Line {
+                points,
+                width,
+                ink,
+                dash,
+            });
+        }
     }
     /// An outlined rectangle.
     pub(super) fn frame(&mut self, area: Area, width: f64, ink: Ink) {
