@@ -252,7 +252,7 @@ fn a_report_stands_hostile_names() {
         ..ModelCard::default()
     });
     let page = report.html();
-    assert!(!page.contains("<script") && !page.contains('\u{0}') && !page.contains("</title><s"));
+    assert!(!page.contains("<script") && !page.contains('\u{0}') && !page.contains("</title><script"));
     assert_eq!(
         page.matches("</title>").count(),
         2,
