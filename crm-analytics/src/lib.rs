@@ -19,5 +19,6 @@ pub mod plot;
 #[cfg(feature = "plot")]
 pub mod report;
 mod sample;
+pub mod segments;
 
 pub use insights::Insights;

@@ -236,11 +236,14 @@ fn told_apart(
             } else {
                 conditions.join(" and ")
             };
+            let members = classes.iter().filter(|class| **class == rule.class).count();
             SegmentRule {
                 segment: rule.class,
                 text,
+                conditions: rule.conditions,
                 rows: rule.rows,
                 purity: rule.purity,
+                coverage: rule.rows as f64 * rule.purity / members.max(1) as f64,
             }
         })
         .collect();

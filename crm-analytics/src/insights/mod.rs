@@ -229,10 +229,17 @@ pub struct SegmentRule {
     pub segment: usize,
     /// The conditions in words: `recency_days <= 31.5 and monetary > 120`.
     pub text: String,
+    /// The conditions: column name, true for `<=` and false for `>`, threshold, in the column's own unit;
+    /// [`crate::segments::Vocabulary`] makes a filter of them.
+    #[serde(default)]
+    pub conditions: Vec<(String, bool, f64)>,
     /// How many of the customers learned from follow it.
     pub rows: usize,
     /// The share of these that are in the segment, 0 to 1.
     pub purity: f64,
+    /// The share of the segment's customers (of those learned from) who follow it, 0 to 1.
+    #[serde(default)]
+    pub coverage: f64,
 }
 
 /// Customers on the plane of the two strongest directions.

@@ -105,7 +105,8 @@ fn sound(chart: &Chart) -> Option<&'static str> {
                 .or_else(|| bad(!chart.guides.iter().all(|guide| fits(guide.at)), "guides"))
         }
         Chart::Histogram(chart) => {
-            let ascending = chart.edges.is_sorted_by(|a, b| a < b) && chart.edges.iter().all(|v| v.abs() <= LARGEST * 2.0);
+            let ascending = chart.edges.is_sorted_by(|a, b| a < b)
+                && chart.edges.iter().all(|v| v.abs() <= LARGEST * 2.0);
             let fit = chart.edges.len() == chart.counts.len() + 1
                 || (chart.edges.is_empty() && chart.counts.is_empty());
             let above = !chart.logarithmic || chart.edges.first().is_none_or(|first| *first > 0.0);
@@ -157,97 +158,96 @@ impl Chart {
             }
         };
         let note = self.heading().1;
-        let told =
-            match self {
-                Self::Scatter(chart) => format!(
-                    "{} points. Horizontally {}, vertically {}. Groups: {}.",
-                    figure(chart.points.len() as f64),
-                    chart.x_label,
-                    chart.y_label,
-                    list(&mut chart.groups.iter().map(|(name, below)| format!("{name} {below}")))
-                ),
-                Self::Bars(chart) => format!(
-                    "Bars: {}.",
-                    list(&mut chart.bars.iter().map(|bar| format!("{} {}", bar.name, bar.label)))
-                ),
-                Self::Profile(chart) => format!(
-                    "A table of {} by {}.",
-                    list(&mut chart.rows.iter().map(|row| row.name.clone())),
-                    list(&mut chart.columns.iter().cloned())
-                ),
-                Self::Dots(chart) => format!(
-                    "Dots of {} for {}.",
-                    list(&mut chart.groups.iter().map(|(name, _)| name.clone())),
-                    list(&mut chart.rows.iter().cloned())
-                ),
-                Self::HeatMap(chart) => format!(
-                    "{} by {}: {}.",
-                    chart.y_label,
-                    chart.x_label,
-                    list(
-                        &mut chart
-                            .rows
-                            .iter()
-                            .map(|row| format!("{} {}", row.name, row.labels.join(" ")))
-                    )
-                ),
-                Self::Lines(chart) => format!(
-                    "{} over {}: {}.",
-                    chart.y.label,
-                    chart.x.label,
-                    list(&mut chart.lines.iter().map(|line| {
-                        match (line.points.first(), line.points.last()) {
-                            (Some((x0, y0)), Some((x1, y1))) => format!(
-                                "{} from {} at {} to {} at {}",
-                                line.name,
-                                figure(*y0),
-                                figure(*x0),
-                                figure(*y1),
-                                figure(*x1)
-                            ),
-                            _ => line.name.clone(),
-                        }
-                    }))
-                ),
-                Self::Histogram(chart) => format!(
-                    "{} of {} in {} bins from {} to {}.",
-                    chart.y_label,
-                    chart.x_label,
-                    chart.counts.len(),
-                    chart.edges.first().copied().map_or_else(String::new, figure),
-                    chart.edges.last().copied().map_or_else(String::new, figure)
-                ),
-                Self::Boxes(chart) => format!(
-                    "Medians: {}.",
-                    list(&mut chart.boxes.iter().map(|b| format!(
-                        "{} {} (quartiles {} and {})",
-                        b.name,
-                        figure(b.median),
-                        figure(b.q1),
-                        figure(b.q3)
-                    )))
-                ),
-                Self::Tree(chart) => format!(
-                    "A tree of {} nodes: {}.",
-                    chart.nodes.len(),
-                    list(&mut chart.nodes.iter().map(|n| n.lines.join(", ")))
-                ),
-                Self::Funnel(chart) => format!(
-                    "Steps: {}.",
-                    list(
-                        &mut chart
-                            .steps
-                            .iter()
-                            .map(|(name, n)| format!("{name} {}", figure(*n as f64)))
-                    )
-                ),
-                Self::Panels(chart) => list(
+        let told = match self {
+            Self::Scatter(chart) => format!(
+                "{} points. Horizontally {}, vertically {}. Groups: {}.",
+                figure(chart.points.len() as f64),
+                chart.x_label,
+                chart.y_label,
+                list(&mut chart.groups.iter().map(|(name, below)| format!("{name} {below}")))
+            ),
+            Self::Bars(chart) => format!(
+                "Bars: {}.",
+                list(&mut chart.bars.iter().map(|bar| format!("{} {}", bar.name, bar.label)))
+            ),
+            Self::Profile(chart) => format!(
+                "A table of {} by {}.",
+                list(&mut chart.rows.iter().map(|row| row.name.clone())),
+                list(&mut chart.columns.iter().cloned())
+            ),
+            Self::Dots(chart) => format!(
+                "Dots of {} for {}.",
+                list(&mut chart.groups.iter().map(|(name, _)| name.clone())),
+                list(&mut chart.rows.iter().cloned())
+            ),
+            Self::HeatMap(chart) => format!(
+                "{} by {}: {}.",
+                chart.y_label,
+                chart.x_label,
+                list(
                     &mut chart
-                        .charts
+                        .rows
                         .iter()
-                        .map(|chart| format!("{}: {}", chart.title(), chart.description())),
-                ),
-            };
+                        .map(|row| format!("{} {}", row.name, row.labels.join(" ")))
+                )
+            ),
+            Self::Lines(chart) => format!(
+                "{} over {}: {}.",
+                chart.y.label,
+                chart.x.label,
+                list(&mut chart.lines.iter().map(|line| {
+                    match (line.points.first(), line.points.last()) {
+                        (Some((x0, y0)), Some((x1, y1))) => format!(
+                            "{} from {} at {} to {} at {}",
+                            line.name,
+                            figure(*y0),
+                            figure(*x0),
+                            figure(*y1),
+                            figure(*x1)
+                        ),
+                        _ => line.name.clone(),
+                    }
+                }))
+            ),
+            Self::Histogram(chart) => format!(
+                "{} of {} in {} bins from {} to {}.",
+                chart.y_label,
+                chart.x_label,
+                chart.counts.len(),
+                chart.edges.first().copied().map_or_else(String::new, figure),
+                chart.edges.last().copied().map_or_else(String::new, figure)
+            ),
+            Self::Boxes(chart) => format!(
+                "Medians: {}.",
+                list(&mut chart.boxes.iter().map(|b| format!(
+                    "{} {} (quartiles {} and {})",
+                    b.name,
+                    figure(b.median),
+                    figure(b.q1),
+                    figure(b.q3)
+                )))
+            ),
+            Self::Tree(chart) => format!(
+                "A tree of {} nodes: {}.",
+                chart.nodes.len(),
+                list(&mut chart.nodes.iter().map(|n| n.lines.join(", ")))
+            ),
+            Self::Funnel(chart) => format!(
+                "Steps: {}.",
+                list(
+                    &mut chart
+                        .steps
+                        .iter()
+                        .map(|(name, n)| format!("{name} {}", figure(*n as f64)))
+                )
+            ),
+            Self::Panels(chart) => list(
+                &mut chart
+                    .charts
+                    .iter()
+                    .map(|chart| format!("{}: {}", chart.title(), chart.description())),
+            ),
+        };
         if note.is_empty() {
             told
         } else {

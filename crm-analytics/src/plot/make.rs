@@ -2,8 +2,7 @@
 
 use super::Chart;
 use super::data::{
-    Bar, Bars, Boxes, Colors, Funnel, Guide, HeatMap, HeatRow, Line, Lines, Look, Panels,
-    Scale, Spread, Unit,
+    Bar, Bars, Boxes, Colors, Funnel, Guide, HeatMap, HeatRow, Line, Lines, Look, Panels, Scale, Spread, Unit,
 };
 use crate::insights::figure;
 

@@ -24,7 +24,7 @@ use crm_core::{
     Result, SeededIds, Table, TenantId, Timestamp, Uuid,
 };
 
-fn day(n: u32) -> Timestamp {
+pub(crate) fn day(n: u32) -> Timestamp {
     Timestamp::from_ymd(2026, 1, 1)
         .unwrap()
         .plus(std::time::Duration::from_secs(86_400 * u64::from(n)))
@@ -142,7 +142,11 @@ pub(crate) async fn house() -> House {
 }
 
 impl House {
-    async fn customer(
+    pub(crate) fn store(&self) -> &MemoryStore {
+        &self.store.inner
+    }
+
+    pub(crate) async fn customer(
         &self,
         ctx: &Context,
         created: Timestamp,
@@ -174,7 +178,14 @@ impl House {
         id
     }
 
-    async fn order(&self, ctx: &Context, customer: Uuid, at: Timestamp, minor: i64, currency: &str) {
+    pub(crate) async fn order(
+        &self,
+        ctx: &Context,
+        customer: Uuid,
+        at: Timestamp,
+        minor: i64,
+        currency: &str,
+    ) {
         let id = self.ids.fresh();
         let order = Order {
             id: id.into(),

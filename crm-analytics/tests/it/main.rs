@@ -22,4 +22,5 @@ mod plot;
 mod plot_charts;
 #[cfg(feature = "plot")]
 mod plot_hostile;
+mod segments;
 mod sklearn;

@@ -100,7 +100,10 @@ impl TreeModel {
                 }),
                 rows: node.rows,
                 class,
-                share: node.values.get(class).map_or(0.0, |w| if all > 0.0 { w / all } else { 0.0 }),
+                share: node
+                    .values
+                    .get(class)
+                    .map_or(0.0, |w| if all > 0.0 { w / all } else { 0.0 }),
             }
         })
     }

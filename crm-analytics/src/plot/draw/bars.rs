@@ -206,7 +206,9 @@ pub(super) fn dots(chart: &Dots, scene: &mut Scene<'_>, area: Area) -> Result<()
         x: area.x + rows.left,
         y: rows_area.y,
         width: (rows_area.width - rows.left).max(1.0),
-        height: (rows.step * chart.rows.len() as f64).min(rows_area.height).max(1.0),
+        height: (rows.step * chart.rows.len() as f64)
+            .min(rows_area.height)
+            .max(1.0),
     };
     let values = chart
         .groups
@@ -259,7 +261,9 @@ pub(super) fn boxes(chart: &Boxes, scene: &mut Scene<'_>, area: Area) -> Result<
         x: area.x + rows.left,
         y: rows_area.y,
         width: (rows_area.width - rows.left).max(1.0),
-        height: (rows.step * chart.boxes.len() as f64).min(rows_area.height).max(1.0),
+        height: (rows.step * chart.boxes.len() as f64)
+            .min(rows_area.height)
+            .max(1.0),
     };
     let values = chart
         .boxes
