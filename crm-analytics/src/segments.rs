@@ -176,8 +176,11 @@ impl Vocabulary {
             all.insert(0, self.customers.clone());
         }
         let filter = both(all);
+        // Times and segments become conditions that stores know only when they are asked.
         filter
-            .validate(&CUSTOMER)
+            .at(self.as_of)
+            .expand(&mut |_| Ok(Filter::All))
+            .and_then(|now| now.validate(&CUSTOMER))
             .map_err(|e| e.operation("segments.filter"))?;
         Ok(filter)
     }

@@ -11,7 +11,7 @@ use crm_core::query::{Filter, Query};
 use crm_core::record::Entity;
 use crm_core::segment::{SEGMENT, Segment, SegmentKind};
 use crm_core::{Context, CustomerId, ErrorKind, Timestamp, Uuid};
-use proptest::prelude::RngCore;
+use proptest::prelude::Rng;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 
 use crate::insights::{House, ctx, day, house, plan};
