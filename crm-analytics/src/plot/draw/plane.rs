@@ -243,7 +243,7 @@ mod tests {
                 (
                     a.sin() * f64::from(i % 97),
                     a.cos() * f64::from(i % 89),
-                    (i % 5 > 0).then_some((i % 5) as usize - 1),
+                    (i % 5 > 0).then(|| (i % 5) as usize - 1),
                 )
             })
             .collect();
