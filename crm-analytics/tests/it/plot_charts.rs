@@ -522,8 +522,7 @@ fn steps_hold_until_the_next_point() {
     let corners = |svg: &str| {
         let line = svg
             .lines()
-            .filter(|line| line.contains("stroke=\"#0072b2\""))
-            .next_back()
+            .rfind(|line| line.contains("stroke=\"#0072b2\""))
             .unwrap()
             .to_owned();
         line.split("points=\"")
