@@ -10,7 +10,7 @@
 //! | `maildir:Maildir?name=sales` | the headers of a maildir. Parameters as of `mbox:` |
 //! | `jsonl:config.json`, `vcard:config.json`, `mbox:config.json`, `maildir:config.json` | the same, as a written-down `JsonlConfig`, `VcardConfig`, `MboxConfig` or `MaildirConfig` |
 //! | `rest:api.json` | another system's interface, as a written-down `RestSpec` that needs no store (feature `crawl`) |
-//! | `spider:site.json` | a web spider, as a written-down `SpiderSpec` (feature `crawl`) |
+//! | `spider:site.yaml`, `spider:site.json` | a web spider, as a written-down `SpiderSpec` (feature `crawl`) |
 //!
 //! Paths are relative to the working directory, or absolute; a path in a configuration file counts from that file's
 //! folder. Special characters are percent-encoded.
@@ -98,7 +98,12 @@ async fn said<T: DeserializeOwned>(
     let (path, settings) = split(url, scheme)?;
     if path
         .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| {
+            ["json", "yaml", "yml"]
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known))
+        })
     {
         if let Some((setting, _)) = settings.first() {
             return Err(
@@ -283,6 +288,7 @@ async fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = tokio::fs::read(path)
         .await
         .map_err(|error| wrong("the configuration file cannot be read").source(error))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| wrong("the configuration file is not what it should be").with("reason", &error))
+    let text = std::str::from_utf8(&text)
+        .map_err(|error| wrong("the configuration file is not UTF-8").source(error))?;
+    crate::written::read(text).map_err(|error| error.with("setting", "path").with("path", path.display()))
 }

@@ -27,6 +27,7 @@ pub mod rest;
 #[cfg(feature = "crawl")]
 pub mod spider;
 mod target;
+mod written;
 
 pub use assemble::Reading;
 pub use collection::{Collection, CollectionReport};

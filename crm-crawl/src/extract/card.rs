@@ -2,6 +2,7 @@
 
 use super::dom::Dom;
 use super::item::{Item, Property, Text};
+use super::name;
 
 const MAX_TEXT: usize = 4096;
 /// Nodes of one property that are looked at.
@@ -133,7 +134,13 @@ fn card(dom: Dom<'_>, number: u32, modern: bool) -> Item {
     }
     let same = |org: &Text| item.text(&["name"]).is_some_and(|name| name.text == org.text);
     let nameless = item.text(&["name", "givenName", "familyName"]).is_none();
-    if name_is_org || nameless && org.is_some() || org.as_ref().is_some_and(same) {
+    // Without a word that only people have, a firm's name says what it is.
+    let firm = org.is_none()
+        && item.text(&["givenName", "familyName", "jobTitle"]).is_none()
+        && item
+            .text(&["name"])
+            .is_some_and(|name| name::is_organization(&name.text));
+    if name_is_org || firm || nameless && org.is_some() || org.as_ref().is_some_and(same) {
         item.types.push("Organization".to_owned());
         if nameless && let Some(org) = org {
             item.properties.push(("name".to_owned(), Property::Text(org)));

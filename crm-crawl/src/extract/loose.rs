@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use url::Url;
 
 use super::dom::Dom;
-use super::{Contact, ContactKind, Find, Syntax, text, value};
+use super::{Contact, ContactKind, Find, Syntax, label, name, text, value};
 
 /// Finds of one page that are grouped.
 const MAX_FINDS: usize = 4_000;
+/// Addresses on a page that make a list of it.
+const MANY: usize = 8;
 
 /// One find, at an element.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ struct Loose {
     confidence: f64,
     syntax: Syntax,
     node: u32,
+    /// Whose it is, as written before it.
+    name: Option<String>,
 }
 
 /// How sure each way of writing is; the table of the module's documentation.
@@ -30,7 +34,6 @@ const WORDS: f64 = 0.3;
 const NUMBER_LABELLED: f64 = 0.7;
 const NUMBER_INTERNATIONAL: f64 = 0.6;
 const NUMBER: f64 = 0.3;
-const NAME: f64 = 0.5;
 
 pub(super) fn contacts(dom: Dom<'_>, region: Option<&str>) -> Vec<Contact> {
     let mut finds = links(dom, region);
@@ -46,12 +49,16 @@ pub(super) fn contacts(dom: Dom<'_>, region: Option<&str>) -> Vec<Contact> {
             text::Kind::Phone { .. } => (false, NUMBER, Syntax::Text),
         };
         let node = dom.parent(spotted.node).unwrap_or(spotted.node);
+        if !email && is_fax_element(dom, node) {
+            continue;
+        }
         finds.push(Loose {
             email,
             value: spotted.value,
             confidence,
             syntax,
             node,
+            name: spotted.name,
         });
     }
     finds.sort_by_key(|find| find.node);
@@ -69,6 +76,7 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
                 confidence: PROTECTED,
                 syntax: Syntax::Cloudflare,
                 node,
+                name: None,
             });
         }
         finds.extend(held(element).map(|value| Loose {
@@ -77,6 +85,7 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
             confidence: BRACKETS,
             syntax: Syntax::Obfuscated,
             node,
+            name: None,
         }));
         let Some(href) = element
             .attr("href")
@@ -107,6 +116,7 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
                     confidence: LINK,
                     syntax: Syntax::Mailto,
                     node,
+                    name: None,
                 }));
             }
         } else if ["tel:", "callto:", "sms:"]
@@ -123,6 +133,7 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
                 confidence: LINK,
                 syntax: Syntax::Tel,
                 node,
+                name: None,
             }));
         } else if let Some(number) = whatsapp(href) {
             finds.extend(value::phone(&number, None).map(|value| Loose {
@@ -131,6 +142,7 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
                 confidence: LINK,
                 syntax: Syntax::Tel,
                 node,
+                name: None,
             }));
         } else if let Some((_, code)) = href.split_once("/cdn-cgi/l/email-protection#")
             && let Some(value) = unprotected(code)
@@ -141,6 +153,7 @@ fn links(dom: Dom<'_>, region: Option<&str>) -> Vec<Loose> {
                 confidence: PROTECTED,
                 syntax: Syntax::Cloudflare,
                 node,
+                name: None,
             });
         }
     }
@@ -186,22 +199,28 @@ fn whatsapp(href: &str) -> Option<String> {
 
 /// Whether a link leads to a fax: by a class around it, or by the word before it.
 fn is_fax(dom: Dom<'_>, node: u32) -> bool {
-    let around = std::iter::successors(Some(node), |at| dom.parent(*at)).take(3);
-    let mut classes = around.filter_map(|at| dom.attr(at, "class"));
     let before = (node.saturating_sub(6)..node)
         .rev()
         .filter_map(|at| dom.text_node(at));
-    classes.any(|class| {
-        class
-            .to_ascii_lowercase()
-            .split(['-', '_', ' '])
-            .any(|word| word == "fax")
-    }) || before
-        .map(str::trim_end)
-        .find(|text| !text.is_empty())
-        .is_some_and(|text| {
-            let tail = text.char_indices().rev().nth(31).map_or(0, |(at, _)| at);
-            text::is_fax(text.get(tail..).unwrap_or_default())
+    is_fax_element(dom, node)
+        || before
+            .map(str::trim_end)
+            .find(|text| !text.is_empty())
+            .is_some_and(|text| {
+                let tail = text.char_indices().rev().nth(31).map_or(0, |(at, _)| at);
+                label::is_fax(text.get(tail..).unwrap_or_default())
+            })
+}
+
+/// Whether an element, or one close around it, is called a fax: by its class, or in schema.org's words.
+fn is_fax_element(dom: Dom<'_>, node: u32) -> bool {
+    std::iter::successors(Some(node), |at| dom.parent(*at))
+        .take(3)
+        .any(|at| {
+            let says = |name| dom.attr(at, name).unwrap_or_default().to_ascii_lowercase();
+            says("class").split(['-', '_', ' ']).any(|word| word == "fax")
+                || says("itemprop").ends_with("faxnumber")
+                || says("property").ends_with("faxnumber")
         })
 }
 
@@ -262,18 +281,7 @@ fn grouped(dom: Dom<'_>, finds: &[Loose]) -> Vec<Contact> {
             }
         }
     }
-    let alone = contacts.len() == 1;
-    for (area, contact) in &mut contacts {
-        if !alone {
-            contact.name = name_in(dom, *area);
-        } else if let Some(email) = contact.emails.first() {
-            let node = finds
-                .iter()
-                .find(|find| find.value == email.value)
-                .map_or(0, |find| find.node);
-            contact.name = link_name(dom, node);
-        }
-    }
+    name(dom, finds, &mut contacts);
     let mut numbers: Vec<Contact> = Vec::new();
     for find in finds.iter().filter(|find| !find.email) {
         let owner = contacts
@@ -302,6 +310,42 @@ fn grouped(dom: Dom<'_>, finds: &[Loose]) -> Vec<Contact> {
         .collect()
 }
 
+/// Says whose each address is: as it was written before it, by its link's text, by its place.
+fn name(dom: Dom<'_>, finds: &[Loose], contacts: &mut [(u32, Contact)]) {
+    let alone = contacts.len() == 1;
+    let mut placed = Vec::new();
+    for (at, (area, contact)) in contacts.iter_mut().enumerate() {
+        let own = || {
+            let email = contact.emails.first().map(|email| email.value.as_str());
+            finds
+                .iter()
+                .filter(move |find| Some(find.value.as_str()) == email)
+        };
+        contact.name = own()
+            .find_map(|find| Some(name::written(dom, find.node, find.name.clone()?)))
+            .or_else(|| own().find_map(|find| name::of_link(dom, find.node)));
+        if contact.name.is_none() {
+            contact.name = if alone {
+                name::only_called(dom)
+            } else {
+                name::in_area(dom, *area)
+            };
+            if !alone && contact.name.is_some() {
+                placed.push(at);
+            }
+        }
+    }
+    // A list of people names them all. Of few among many, something else stands in the place of the names: a column of
+    // languages, of places.
+    if contacts.len() >= MANY && placed.len() * 4 < contacts.len() {
+        for at in placed {
+            if let Some((_, contact)) = contacts.get_mut(at) {
+                contact.name = None;
+            }
+        }
+    }
+}
+
 fn found(dom: Dom<'_>, find: &Loose) -> Find<String> {
     Find {
         value: find.value.clone(),
@@ -309,141 +353,6 @@ fn found(dom: Dom<'_>, find: &Loose) -> Find<String> {
         syntax: find.syntax,
         place: dom.path(find.node),
     }
-}
-
-/// A link's own text, when it is a name.
-fn link_name(dom: Dom<'_>, node: u32) -> Option<Find<String>> {
-    if dom.name(node) != "a" {
-        return None;
-    }
-    let text = dom.text(node, 128);
-    is_name(&text).then(|| Find {
-        value: text,
-        confidence: NAME,
-        syntax: Syntax::Text,
-        place: dom.path(node),
-    })
-}
-
-/// A person's name by its place: a heading, something bold or something of class `name`, the first that looks like one.
-fn name_in(dom: Dom<'_>, area: u32) -> Option<Find<String>> {
-    let mut links = None;
-    for node in area..dom.end(area) {
-        let name = dom.name(node);
-        if name == "a" && links.is_none() {
-            links = link_name(dom, node);
-        }
-        let class = dom.attr(node, "class").unwrap_or_default().to_ascii_lowercase();
-        let heads = matches!(
-            name,
-            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "strong" | "b" | "dt" | "th" | "figcaption"
-        );
-        if heads
-            || class
-                .split_ascii_whitespace()
-                .any(|class| class == "name" || class.ends_with("-name") || class.ends_with("__name"))
-        {
-            let text = dom.text(node, 128);
-            if is_name(&text) {
-                return Some(Find {
-                    value: text,
-                    confidence: NAME,
-                    syntax: Syntax::Text,
-                    place: dom.path(node),
-                });
-            }
-        }
-    }
-    links
-}
-
-/// Two to four words that begin in upper case, without digits, and none that heads a section.
-fn is_name(text: &str) -> bool {
-    const HEADINGS: &[&str] = &[
-        "contact",
-        "us",
-        "about",
-        "our",
-        "team",
-        "office",
-        "address",
-        "phone",
-        "email",
-        "e-mail",
-        "mail",
-        "press",
-        "sales",
-        "support",
-        "service",
-        "customer",
-        "kontakt",
-        "adresse",
-        "impressum",
-        "home",
-        "more",
-        "read",
-        "send",
-        "write",
-        "get",
-        "in",
-        "touch",
-        "the",
-        "head",
-        "media",
-        "general",
-        "inquiries",
-        "enquiries",
-        "opening",
-        "hours",
-        "new",
-        "business",
-        "department",
-        "tel",
-        "fax",
-        "follow",
-        "privacy",
-        "policy",
-        "terms",
-        "legal",
-        "notice",
-        "download",
-        "sign",
-        "up",
-        "log",
-        "kundenservice",
-        "vertrieb",
-        "presse",
-    ];
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let is_word = |word: &&str| {
-        let plain = word.trim_end_matches(['.', ',']);
-        let letters = plain
-            .chars()
-            .all(|c| c.is_alphabetic() || matches!(c, '-' | '\'' | '\u{2019}' | '.'));
-        let particle = matches!(
-            plain,
-            "van"
-                | "von"
-                | "der"
-                | "den"
-                | "de"
-                | "da"
-                | "di"
-                | "del"
-                | "la"
-                | "le"
-                | "el"
-                | "bin"
-                | "zu"
-                | "af"
-                | "av"
-                | "y"
-        );
-        letters
-            && (particle || plain.starts_with(char::is_uppercase))
-            && !HEADINGS.contains(&plain.to_lowercase().as_str())
-    };
-    (2..=4).contains(&words.len()) && words.iter().all(is_word) && !text.ends_with([':', '!', '?'])
 }
 
 #[cfg(test)]
@@ -467,32 +376,6 @@ mod tests {
         );
         for wrong in ["", "2a", "zz", "2a4", "2é", &"2a".repeat(1000)] {
             assert_eq!(unprotected(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn names() {
-        for name in [
-            "Ana Kask",
-            "Jean-Luc Picard",
-            "Conan O'Brien",
-            "Ludwig van Beethoven",
-            "Dr. Ana M. Kask",
-        ] {
-            assert!(is_name(name), "{name}");
-        }
-        for no in [
-            "Ana",
-            "Contact Us",
-            "Our Team",
-            "write to us",
-            "Ana Kask:",
-            "Room 5 West",
-            "A B C D E",
-            "Press Office",
-            "",
-        ] {
-            assert!(!is_name(no), "{no}");
         }
     }
 }

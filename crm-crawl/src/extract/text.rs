@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::dom::{Dom, is_block};
-use super::value;
+use super::{label, name, value};
 
 /// Finds in one page's text; a page with more is a list of spam, or a trap.
 const MAX_FINDS: usize = 2_000;
 
 /// A regular expression of this file; what is wrong with one, a test says.
-fn regex(pattern: &str) -> Option<Regex> {
+pub(super) fn regex(pattern: &str) -> Option<Regex> {
     Regex::new(pattern).ok()
 }
 
@@ -21,7 +21,8 @@ static ADDRESS: LazyLock<Option<Regex>> =
 /// `name [at] example [dot] com`, `name (at) example.com`, `name {at} example punkt de`.
 static BRACKETS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     regex(concat!(
-        r"(?i)([a-z0-9_.+-]+)[ \n]*[\[({<][ \n]*(?:at|ät|arroba|@|a t)[ \n]*[\])}>][ \n]*",
+        r"(?i)([a-z0-9_.+-]+(?:[ \n]*[\[({<][ \n]*(?:dot|punkt|punto|point|\.)[ \n]*[\])}>][ \n]*[a-z0-9_.+-]+)*)",
+        r"[ \n]*[\[({<][ \n]*(?:at|ät|arroba|@|a t)[ \n]*[\])}>][ \n]*",
         r"([a-z0-9-]+(?:(?:[ \n]*[\[({<][ \n]*(?:dot|punkt|punto|point|\.)[ \n]*[\])}>][ \n]*|[ \n]+(?:dot|punkt)[ \n]+|\.)[a-z0-9-]+)+)",
     ))
 });
@@ -30,23 +31,16 @@ static BRACKETS: LazyLock<Option<Regex>> = LazyLock::new(|| {
 static WORDS: LazyLock<Option<Regex>> =
     LazyLock::new(|| regex(r"(?i)([a-z0-9_.+-]+)[ \n]+at[ \n]+([a-z0-9-]+(?:[ \n]+dot[ \n]+[a-z0-9-]+)+)"));
 
+/// `<name at example.com>`, as archives of mailing lists and lists of authors have it.
+static ANGLE: LazyLock<Option<Regex>> =
+    LazyLock::new(|| regex(r"(?i)<[ \n]*([a-z0-9_.+-]+)[ \n]+at[ \n]+((?:[a-z0-9-]+\.)+[a-z]{2,})[ \n]*>"));
+
 static DOT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     regex(r"(?i)[ \n]*[\[({<][ \n]*(?:dot|punkt|punto|point|\.)[ \n]*[\])}>][ \n]*|[ \n]+(?:dot|punkt)[ \n]+")
 });
 
 static PHONE: LazyLock<Option<Regex>> =
     LazyLock::new(|| regex(r"(?:\(?\+|00)?\(?[0-9][0-9 ().\-/\u{a0}\u{2011}\u{2013}]{4,24}[0-9]"));
-
-/// What stands before a number that is one.
-static LABEL: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    regex(concat!(
-        r"(?i)(?:\b(?:tel|tele?phone|phone|ph|mobile|mob|cell|call|fon|telefon|telefoon|telefono|mobil|handy|ruf|puh|tlf|tfno|gsm)",
-        r"|tél(?:éphone)?|teléfono|電話|电话|\u{260e}|\u{1f4de})[\s.:)\u{a0}]*(?:no|nr|number|us|at|on|us at|us on)?[\s.:()\u{a0}]*$",
-    ))
-});
-
-static FAX: LazyLock<Option<Regex>> =
-    LazyLock::new(|| regex(r"(?i)(?:fax|telefax|telecopy|faks)[\s.:()\u{a0}a-z]{0,8}$"));
 
 /// The address in `name (at) example [dot] com`, in plain writing.
 pub(super) fn plain_address(text: &str) -> Option<String> {
@@ -63,11 +57,8 @@ pub(super) fn plain_address(text: &str) -> Option<String> {
         .into_iter()
         .flatten()
         .find_map(|regex| regex.captures(text))?;
-    let domain = DOT
-        .as_ref()?
-        .replace_all(found.get(2)?.as_str(), ".")
-        .into_owned();
-    Some(format!("{}@{domain}", found.get(1)?.as_str()))
+    let dotted = |part: usize| Some(DOT.as_ref()?.replace_all(found.get(part)?.as_str(), "."));
+    Some(format!("{}@{}", dotted(1)?, dotted(2)?))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +80,8 @@ pub(super) struct Spotted {
     pub(super) kind: Kind,
     pub(super) value: String,
     pub(super) node: u32,
+    /// The name before an address in brackets.
+    pub(super) name: Option<String>,
 }
 
 /// All that stands in the text of the body.
@@ -116,7 +109,7 @@ pub(super) fn spot(dom: Dom<'_>, region: Option<&str>) -> Vec<Spotted> {
             let path = after.starts_with(':')
                 && !after.get(1..).unwrap_or_default().starts_with([' ', '\n'])
                 && after.len() > 1;
-            if url || path {
+            if url || path || label::is_messenger(before) {
                 continue;
             }
             let (start, end) = within_node(&text, &nodes, spotted.start(), spotted.end());
@@ -127,6 +120,7 @@ pub(super) fn spot(dom: Dom<'_>, region: Option<&str>) -> Vec<Spotted> {
                     kind: Kind::Email,
                     value,
                     node: node_at(start),
+                    name: name::before(last_line(tail(&text, start))),
                 });
             }
         }
@@ -140,6 +134,26 @@ pub(super) fn spot(dom: Dom<'_>, region: Option<&str>) -> Vec<Spotted> {
                     kind,
                     value,
                     node: node_at(start + spotted.start()),
+                    name: None,
+                });
+            }
+        }
+    }
+    if text.contains('<') {
+        for parts in ANGLE
+            .iter()
+            .flat_map(|regex| regex.captures_iter(&text))
+            .take(MAX_FINDS)
+        {
+            let (Some(local), Some(domain)) = (parts.get(1), parts.get(2)) else {
+                continue;
+            };
+            if let Some(value) = value::email(&format!("{}@{}", local.as_str(), domain.as_str())) {
+                found.push(Spotted {
+                    kind: Kind::Hidden { words: false },
+                    value,
+                    node: node_at(local.start()),
+                    name: name::before(last_line(tail(&text, local.start()))),
                 });
             }
         }
@@ -156,6 +170,7 @@ pub(super) fn spot(dom: Dom<'_>, region: Option<&str>) -> Vec<Spotted> {
                     kind,
                     value,
                     node: node_at(spotted.start()),
+                    name: None,
                 });
             }
         }
@@ -170,6 +185,7 @@ pub(super) fn spot(dom: Dom<'_>, region: Option<&str>) -> Vec<Spotted> {
                 kind,
                 value,
                 node: node_at(spotted.start()),
+                name: None,
             }),
         );
     }
@@ -183,6 +199,11 @@ fn tail(text: &str, end: usize) -> &str {
         start += 1;
     }
     text.get(start..end).unwrap_or_default()
+}
+
+/// The line that ends there.
+fn last_line(text: &str) -> &str {
+    text.rsplit('\n').next().unwrap_or_default()
 }
 
 /// Where a bracketed `at` stands, with what is around it.
@@ -240,22 +261,17 @@ fn within_node(text: &str, nodes: &[(usize, u32)], start: usize, end: usize) -> 
     (start, if node_end < end && whole { node_end } else { end })
 }
 
-/// Whether what stands before a number says that it is a fax.
-pub(super) fn is_fax(before: &str) -> bool {
-    FAX.as_ref().is_some_and(|regex| regex.is_match(before))
-}
-
 fn phone(text: &str, start: usize, written: &str, region: Option<&str>) -> Option<(Kind, String)> {
     // A line ends a number: only its first line is one.
     let written = written.lines().next()?.trim();
-    let before = tail(text, start).rsplit('\n').next()?;
-    if is_fax(before)
+    let before = label::before(tail(text, start))?;
+    if label::is_fax(before)
         || before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '#' | '$' | '€' | '£' | '@' | '_'))
     {
         return None;
     }
     let international = written.trim_start_matches('(').starts_with('+') || written.starts_with("00");
-    let labelled = LABEL.as_ref()?.is_match(before);
+    let labelled = label::is_phone(before);
     // Years, prices, dates and the like are far more frequent than numbers without a word before them.
     let after = text.get(start + written.len()..).unwrap_or_default();
     if !international && !labelled && (region.is_none() || after.starts_with(|c: char| c.is_alphabetic())) {
@@ -293,19 +309,9 @@ fn lines(dom: Dom<'_>) -> Lines {
         let name = dom.name(at);
         if matches!(
             name,
-            "head"
-                | "script"
-                | "style"
-                | "noscript"
-                | "code"
-                | "kbd"
-                | "samp"
-                | "template"
-                | "textarea"
-                | "select"
-                | "svg"
-                | "iframe"
-        ) {
+            "head" | "script" | "style" | "noscript" | "template" | "textarea" | "select" | "svg" | "iframe"
+        ) || matches!(name, "code" | "kbd" | "samp") && !is_written_out(dom, at)
+        {
             at = dom.end(at);
             continue;
         }
@@ -337,6 +343,21 @@ fn lines(dom: Dom<'_>) -> Lines {
         at += 1;
     }
     lines
+}
+
+/// An address in type of its own (`<code>ana@shop.example</code>`, as manuals have it) and nothing else: in more than that, it
+/// is what a program is given.
+fn is_written_out(dom: Dom<'_>, at: u32) -> bool {
+    let inside = std::iter::successors(dom.parent(at), |at| dom.parent(*at)).take(8);
+    let mut inside = inside.map(|at| dom.name(at));
+    let text = dom.text(at, 256);
+    let text = text.trim_matches(['<', '>', '.', ' ']);
+    !inside.any(|name| name == "pre")
+        && text.len() < 256
+        && match text.split_once(" at ") {
+            Some((local, domain)) => !local.contains(' ') && !domain.contains(' ') && domain.contains('.'),
+            None => !text.contains([' ', '/', ':']) && value::email(text).is_some(),
+        }
 }
 
 /// An inline element that is not shown.
@@ -405,7 +426,7 @@ mod tests {
 
     #[test]
     fn the_patterns_are_patterns() {
-        for pattern in [&ADDRESS, &BRACKETS, &WORDS, &DOT, &PHONE, &LABEL, &FAX] {
+        for pattern in [&ADDRESS, &BRACKETS, &WORDS, &DOT, &PHONE, &ANGLE] {
             assert!(pattern.is_some());
         }
     }

@@ -25,9 +25,16 @@ pub(super) fn email(text: &str) -> Option<String> {
                 .next()?;
             let address = unescape(address);
             // `mailto:Ana <ana@shop.example>` is not allowed, and found.
-            match address.rsplit_once('<') {
+            let address = match address.rsplit_once('<') {
                 Some((_, inside)) => inside.trim_end_matches(['>', ' ']).to_owned(),
                 None => address,
+            };
+            // `mailto:ana at shop.example`: the link says that it is an address.
+            match address.split_once(" at ") {
+                Some((local, domain)) if !address.contains('@') => {
+                    format!("{}@{}", local.trim(), domain.trim())
+                }
+                _ => address,
             }
         }
         _ => text.to_owned(),
@@ -41,6 +48,26 @@ pub(super) fn email(text: &str) -> Option<String> {
 
 /// What forms and templates show as an example of an address.
 fn is_placeholder(local: &str, domain: &str) -> bool {
+    // What templates come with, and nobody filled in.
+    if matches!(
+        domain,
+        "example.com" | "example.org" | "example.net" | "domain.com" | "yourdomain.com"
+    ) && matches!(
+        local,
+        "info"
+            | "contact"
+            | "hello"
+            | "mail"
+            | "email"
+            | "admin"
+            | "support"
+            | "test"
+            | "demo"
+            | "office"
+            | "sales"
+    ) {
+        return true;
+    }
     let domain = domain.split('.').next().unwrap_or_default();
     matches!(
         local,
@@ -150,6 +177,9 @@ mod tests {
             ("MAILTO:ana@example.com,ben@example.com", Some("ana@example.com")),
             ("ana(at)example.com", Some("ana@example.com")),
             ("ana [at] example [dot] com", Some("ana@example.com")),
+            ("mailto:ana at shop.example", Some("ana@shop.example")),
+            ("ana[dot]kask[at]shop[dot]example", Some("ana.kask@shop.example")),
+            ("info@example.com", None),
             ("logo@2x.png", None),
             ("you@example.com", None),
             ("name@yourdomain.com", None),

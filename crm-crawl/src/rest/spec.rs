@@ -191,6 +191,14 @@ fn next() -> String {
 }
 
 impl RestSpec {
+    /// The interface that a text of YAML or JSON describes.
+    ///
+    /// # Errors
+    /// [`crm_core::ErrorKind::Config`]: the text is neither, or has a setting that is none, with its place (never its value).
+    pub fn parse(text: &str) -> Result<Self> {
+        crate::written::read(text)
+    }
+
     /// One page at `url`, its source named `name`, everything else found out.
     pub fn new(name: impl Into<String>, url: Url) -> Self {
         Self {

@@ -99,6 +99,8 @@ fn without_session(path: &str) -> String {
 pub(super) fn plain_escapes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
+    // A `%` that begins no escape, in `out`: what is undone behind it must not make it one (`%%39d` is not `%9d`).
+    let mut stray: Option<usize> = None;
     while let Some(at) = rest.find('%') {
         let (before, escape) = rest.split_at(at);
         out.push_str(before);
@@ -107,7 +109,11 @@ pub(super) fn plain_escapes(text: &str) -> String {
             .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
         match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
-                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                let opens = stray
+                    .and_then(|at| out.get(at + 1..))
+                    .is_some_and(|behind| behind.len() < 2 && behind.bytes().all(|b| b.is_ascii_hexdigit()));
+                let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+                if unreserved && !(opens && byte.is_ascii_hexdigit()) {
                     out.push(char::from(byte));
                 } else {
                     out.push_str(&format!("%{byte:02X}"));
@@ -115,6 +121,7 @@ pub(super) fn plain_escapes(text: &str) -> String {
                 rest = escape.get(3..).unwrap_or_default();
             }
             None => {
+                stray = Some(out.len());
                 out.push('%');
                 rest = escape.get(1..).unwrap_or_default();
             }
@@ -166,6 +173,22 @@ pub(super) fn authority(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sign_that_begins_no_escape_never_becomes_one() {
+        for (text, wanted) in [
+            ("%%39d", "%%39d"),
+            ("%%39z", "%%39z"),
+            ("%2%35%39", "%2%359"),
+            ("%zz%41", "%zzA"),
+            ("%%7Ea", "%~a"),
+            ("%", "%"),
+            ("%4", "%4"),
+        ] {
+            assert_eq!(plain_escapes(text), wanted, "{text}");
+            assert_eq!(plain_escapes(wanted), wanted, "{text}");
+        }
+    }
 
     #[test]
     fn a_name_never_becomes_an_address() {

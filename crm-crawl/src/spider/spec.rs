@@ -137,6 +137,33 @@ fn is_half(number: &f64) -> bool {
 }
 
 impl SpiderSpec {
+    /// The spider that a text of YAML or JSON describes. Nothing is compiled yet.
+    ///
+    /// ```
+    /// use crm_crawl::spider::SpiderSpec;
+    ///
+    /// let spec = SpiderSpec::parse(
+    ///     r#"
+    /// name: shop-site
+    /// start: [https://shop.example/customers]
+    /// follow: [a.next]
+    /// item: div.customer
+    /// fields:
+    ///   - {selector: h2, target: name}
+    ///   - {selector: "p > a", target: email}
+    /// crawl: {delay: 2.0}
+    /// "#,
+    /// )
+    /// .unwrap();
+    /// assert!(spec.compile().is_ok());
+    /// ```
+    ///
+    /// # Errors
+    /// [`crm_core::ErrorKind::Config`]: the text is neither, or has a setting that is none, with its place.
+    pub fn parse(text: &str) -> Result<Self> {
+        crate::written::read(text)
+    }
+
     /// Checks everything and makes the spider.
     ///
     /// # Errors

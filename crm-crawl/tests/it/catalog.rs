@@ -151,6 +151,39 @@ async fn a_spider_by_its_file() {
     );
 }
 
+#[cfg(feature = "crawl")]
+#[tokio::test]
+async fn a_spider_and_an_interface_as_yaml() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("site.yaml");
+    let spec =
+        "# who is there\nname: site\nstart: [https://shop.example/]\nitem: div\nfields:\n  - target: email\n";
+    std::fs::write(&path, spec).unwrap();
+    let url = format!("spider:{}", path.display());
+    assert_eq!(
+        catalog().open::<dyn Collector>(&url).await.unwrap().info().name,
+        "site"
+    );
+    std::fs::write(&path, spec.replace("item:", "itme:")).unwrap();
+    let error = catalog().open::<dyn Collector>(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(
+        error.to_string().contains("itme") || format!("{error:?}").contains("itme"),
+        "{error:?}"
+    );
+    let path = folder.path().join("api.yml");
+    std::fs::write(
+        &path,
+        "name: api\nurl: https://api.example/x\npages: {type: link}\n",
+    )
+    .unwrap();
+    let url = format!("rest:{}", path.display());
+    assert_eq!(
+        catalog().open::<dyn Collector>(&url).await.unwrap().info().name,
+        "api"
+    );
+}
+
 #[cfg(not(feature = "crawl"))]
 #[tokio::test]
 async fn a_spider_left_out_names_its_feature() {

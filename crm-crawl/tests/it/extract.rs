@@ -5,28 +5,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crm_core::Timestamp;
-use crm_core::customer::Draft;
-use crm_crawl::extract::{self, Contacts, Hints};
+use crm_crawl::extract::{self, Hints};
 use crm_crawl::spider::Page;
 use serde::Deserialize;
 
-#[derive(Deserialize)]
-struct Answer {
-    url: String,
-    contacts: Vec<Known>,
-}
-
-#[derive(Deserialize)]
-struct Known {
-    kind: String,
-    name: Option<String>,
-    emails: Vec<String>,
-    phones: Vec<String>,
-    organization: Option<String>,
-    job_title: Option<String>,
-    /// City, postal code, country.
-    address: Option<Vec<String>>,
-}
+use crate::known::{Answer, Measured, drafts, said};
 
 fn folder() -> PathBuf {
     PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("tests/data/pages")
@@ -42,171 +25,19 @@ fn page(name: &str, url: &str) -> Page {
     Page::new(url.parse().unwrap(), "site", &html, Timestamp::EPOCH).unwrap()
 }
 
-/// What is said, each with who it is said about: what belongs to nobody, or to the wrong one, is wrong.
-type Facts = BTreeMap<&'static str, BTreeSet<String>>;
-
-/// One contact's facts. It is known by its first address, or number.
-fn facts(
-    facts: &mut Facts,
-    kind: &str,
-    (emails, phones): (&[String], &[String]),
-    texts: [(&'static str, Option<String>); 3],
-    address: Option<String>,
-) {
-    let who = emails
-        .iter()
-        .min()
-        .or_else(|| phones.iter().min())
-        .cloned()
-        .unwrap_or_default();
-    let mut say = |field, value: &str| {
-        facts.entry(field).or_default().insert(format!("{who}: {value}"));
-    };
-    say("kind", kind);
-    emails.iter().for_each(|email| say("email", email));
-    phones.iter().for_each(|phone| say("phone", phone));
-    for (field, text) in texts {
-        if let Some(text) = text {
-            say(field, &text);
-        }
-    }
-    if let Some(address) = address.filter(|address| address != ",,") {
-        say("address", &address);
-    }
-}
-
-fn known(answer: &Answer) -> Facts {
-    let mut all = Facts::new();
-    for contact in &answer.contacts {
-        let texts = [
-            ("name", contact.name.clone()),
-            ("organization", contact.organization.clone()),
-            ("job title", contact.job_title.clone()),
-        ];
-        let address = contact.address.as_ref().map(|parts| parts.join(","));
-        facts(
-            &mut all,
-            &contact.kind,
-            (&contact.emails, &contact.phones),
-            texts,
-            address,
-        );
-    }
-    all
-}
-
-fn said(drafts: &[Draft]) -> Facts {
-    let mut all = Facts::new();
-    for draft in drafts {
-        let attribute = |name: &str| {
-            draft
-                .attributes
-                .get(name)
-                .and_then(|value| value.as_str())
-                .map(str::to_owned)
-        };
-        let texts = [
-            ("name", draft.name.as_ref().map(|name| name.full())),
-            ("organization", attribute("organization")),
-            ("job title", attribute("job_title")),
-        ];
-        let address = draft
-            .addresses
-            .first()
-            .map(|a| format!("{},{},{}", a.city, a.postal_code, a.country));
-        facts(
-            &mut all,
-            &attribute("crawl_kind").unwrap(),
-            (&draft.emails, &draft.phones),
-            texts,
-            address,
-        );
-    }
-    all
-}
-
-fn drafts(found: &Contacts, page: &Page) -> Vec<Draft> {
-    let contacts = found.contacts.iter().zip(1..);
-    contacts
-        .filter_map(|(contact, number)| contact.to_draft(page.provenance(number), 0.5))
-        .collect()
-}
-
-#[derive(Default)]
-struct Score {
-    right: usize,
-    wrong: usize,
-    missing: usize,
-}
-
-impl Score {
-    fn precision(&self) -> f64 {
-        self.right as f64 / (self.right + self.wrong).max(1) as f64
-    }
-    fn recall(&self) -> f64 {
-        self.right as f64 / (self.right + self.missing).max(1) as f64
-    }
-}
-
-fn measured() -> (BTreeMap<&'static str, Score>, String) {
-    let mut scores: BTreeMap<&'static str, Score> = BTreeMap::new();
-    let mut differences = String::new();
-    for (name, answer) in &answers() {
-        let page = page(name, &answer.url);
-        let (known, said) = (
-            known(answer),
-            said(&drafts(&extract::contacts(&page, &Hints::default()), &page)),
-        );
-        let nothing = BTreeSet::new();
-        for field in [
-            "kind",
-            "email",
-            "phone",
-            "name",
-            "organization",
-            "job title",
-            "address",
-        ] {
-            let (known, said) = (
-                known.get(field).unwrap_or(&nothing),
-                said.get(field).unwrap_or(&nothing),
-            );
-            let score = scores.entry(field).or_default();
-            score.right += known.intersection(said).count();
-            for wrong in said.difference(known) {
-                score.wrong += 1;
-                writeln!(differences, "{name}: {field} wrong: {wrong}").unwrap();
-            }
-            for missing in known.difference(said) {
-                score.missing += 1;
-                writeln!(differences, "{name}: {field} missing: {missing}").unwrap();
-            }
-        }
-    }
-    (scores, differences)
-}
-
 #[test]
 #[allow(clippy::print_stdout)]
 fn people_are_found_on_pages_with_known_answers() {
-    assert!(answers().len() >= 60);
-    let (scores, differences) = measured();
-    println!(
-        "{:14} {:>9} {:>7} {:>6} {:>6} {:>8}",
-        "field", "precision", "recall", "right", "wrong", "missing"
-    );
-    for (field, score) in &scores {
-        println!(
-            "{field:14} {:>9.3} {:>7.3} {:>6} {:>6} {:>8}",
-            score.precision(),
-            score.recall(),
-            score.right,
-            score.wrong,
-            score.missing
-        );
+    let answers = answers();
+    assert!(answers.len() >= 60);
+    let mut measured = Measured::default();
+    for (name, answer) in &answers {
+        let page = page(name, &answer.url);
+        let found = extract::contacts(&page, &Hints::default());
+        measured.count(name, &answer.facts(), &said(&drafts(&found, &page)));
     }
-    print!("{differences}");
-    for (field, precision, recall) in [
+    print!("{}{}", measured.table(), measured.differences);
+    measured.at_least(&[
         ("email", 0.98, 0.98),
         ("phone", 0.98, 0.95),
         ("name", 0.98, 0.95),
@@ -214,20 +45,7 @@ fn people_are_found_on_pages_with_known_answers() {
         ("job title", 0.95, 0.95),
         ("address", 0.95, 0.95),
         ("kind", 0.95, 0.95),
-    ] {
-        let score = &scores[field];
-        assert!(score.right > 5, "{field}: the pages hold too few");
-        assert!(
-            score.precision() >= precision,
-            "{field}: precision {:.3}\n{differences}",
-            score.precision()
-        );
-        assert!(
-            score.recall() >= recall,
-            "{field}: recall {:.3}\n{differences}",
-            score.recall()
-        );
-    }
+    ]);
 }
 
 /// Somebody else's opinion: what extruct finds in JSON-LD, microdata, RDFa and cards (`data/structured.py`).

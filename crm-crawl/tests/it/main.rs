@@ -7,10 +7,14 @@
     missing_docs
 )]
 
+#[cfg(feature = "crawl")]
+mod api;
 mod catalog;
 mod collection;
 #[cfg(feature = "crawl")]
 mod crawl;
+#[cfg(feature = "crawl")]
+mod crawl_again;
 mod csv;
 mod csv_bad;
 mod csv_random;
@@ -28,11 +32,18 @@ mod frontier;
 #[cfg(feature = "crawl")]
 mod http;
 mod jsonl;
+#[cfg(feature = "crawl")]
+mod known;
 mod mail;
+mod maildir;
 #[cfg(feature = "crawl")]
 mod polite;
 #[cfg(feature = "crawl")]
+mod real;
+#[cfg(feature = "crawl")]
 mod rest;
+#[cfg(feature = "crawl")]
+mod rest_since;
 #[cfg(feature = "crawl")]
 mod shaky;
 #[cfg(feature = "crawl")]
