@@ -44,6 +44,11 @@ impl TenantId {
         }
     }
 
+    /// A place of the platform's own, which no host can name: `name` begins with `_`.
+    pub(crate) fn of_the_platform(name: &str) -> Self {
+        Self(name.into())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -240,6 +240,11 @@ impl Error {
             .map(|(_, v)| v.as_str())
     }
 
+    /// All pieces of context, in the order in which they were added.
+    pub fn contexts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.context.iter().map(|(key, value)| (*key, value.as_str()))
+    }
+
     /// Says whose fault it is that a message did not arrive.
     #[must_use]
     pub fn blame(self, blame: Blame) -> Self {

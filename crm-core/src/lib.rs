@@ -8,6 +8,7 @@
 //! - who does it: [`Provider`], [`Consumer`], [`capability`], [`registry`], [`policy`]
 //! - what comes with every call: [`Context`], [`Clock`], [`IdSource`], [`Error`]
 
+pub mod access;
 pub mod activity;
 pub mod capability;
 pub mod cell;

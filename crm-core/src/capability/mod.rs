@@ -11,11 +11,13 @@
 //! assert!(store.capability().atomic);
 //! ```
 
+mod access;
 mod analysis;
 mod collector;
 mod message;
 mod store;
 
+pub use access::{Authenticator, Credentials, Principal, Scope, not_authenticated};
 pub use analysis::{
     Classifier, ClassifierModel, ClusterModel, Clusterer, Contributions, ReduceModel, Reducer, Regressor,
     RegressorModel, Rule,
