@@ -72,8 +72,8 @@ pub use crm_core::{
     SeededIds, SystemClock, Table, TenantId, Timestamp, Uuid,
 };
 pub use crm_core::{
-    activity, capability, consent, customer, matrix, memory, message, policy, query, record, registry,
-    segment, table,
+    access, activity, capability, consent, customer, matrix, memory, message, policy, query, record,
+    registry, segment, table,
 };
 #[cfg(feature = "testkit")]
 pub use crm_core::{
