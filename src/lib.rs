@@ -37,6 +37,7 @@
 //! | `aliyun` | SMS and calls through Aliyun (Alibaba Cloud), and `outreach` |
 //! | `http-provider` | e-mail, SMS and calls through a vendor that is described by data, and `outreach` |
 //! | `api` | webhooks, bounces, links to unsubscribe as an axum router, and `outreach` |
+//! | `eureka` | discovery through Eureka: a client, and a small server to embed |
 //! | `testkit` | conformance suites for providers of your own |
 //! | `full` | all of it except `testkit` |
 //!

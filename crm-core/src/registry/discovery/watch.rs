@@ -138,4 +138,19 @@ impl Board {
         });
         topic.borrow().clone()
     }
+
+    /// Marks every service: the register cannot be reached, or can again.
+    #[cfg(feature = "eureka")]
+    pub(super) fn mark(&self, stale: bool) {
+        for topic in self.lock().values() {
+            topic.send_if_modified(|old| {
+                let changed = old.stale != stale;
+                if changed {
+                    old.generation += 1;
+                    old.stale = stale;
+                }
+                changed
+            });
+        }
+    }
 }
