@@ -9,6 +9,8 @@
 
 #[cfg(feature = "crawl")]
 mod api;
+#[cfg(feature = "crawl")]
+mod bad_input;
 mod catalog;
 mod collection;
 #[cfg(feature = "crawl")]
