@@ -38,6 +38,7 @@
 //! | `http-provider` | e-mail, SMS and calls through a vendor that is described by data, and `outreach` |
 //! | `api` | webhooks, bounces, links to unsubscribe as an axum router, and `outreach` |
 //! | `eureka` | discovery through Eureka: a client, and a small server to embed |
+//! | `zookeeper` | discovery through ZooKeeper |
 //! | `testkit` | conformance suites for providers of your own |
 //! | `full` | all of it except `testkit` |
 //!

@@ -3,7 +3,7 @@
 //! A process announces itself as an [`Instance`] of a [`Service`] and keeps its lease alive ([`Announcer`]); others list
 //! or watch the service, and a [`Resolver`] turns what they find into a [`Pool`](crate::registry::Pool) of providers.
 //! The register between them is a [`Discovery`]: [`MemoryDiscovery`] within one process, [`FileDiscovery`] for a list
-//! that an operator writes, and what the feature `eureka` brings.
+//! that an operator writes, and what the features `eureka` and `zookeeper` bring.
 //!
 //! Nothing here starts a task. The host drives a register by calling [`Discovery::tick`] now and then, or by awaiting
 //! [`run`] or [`Announcer::run`], which do it for as long as they are awaited.
@@ -35,6 +35,8 @@ mod instance;
 mod memory;
 mod resolve;
 mod watch;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 use std::future::Future;
 use std::pin::pin;

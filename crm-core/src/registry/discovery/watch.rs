@@ -140,7 +140,7 @@ impl Board {
     }
 
     /// Marks every service: the register cannot be reached, or can again.
-    #[cfg(feature = "eureka")]
+    #[cfg(any(feature = "eureka", feature = "zookeeper"))]
     pub(super) fn mark(&self, stale: bool) {
         for topic in self.lock().values() {
             topic.send_if_modified(|old| {
@@ -152,5 +152,23 @@ impl Board {
                 changed
             });
         }
+    }
+
+    /// What was said last of a service.
+    #[cfg(feature = "zookeeper")]
+    pub(super) fn last(&self, service: &Service) -> Option<Snapshot> {
+        self.lock().get(service).map(|topic| topic.borrow().clone())
+    }
+
+    /// The services that somebody listens to.
+    #[cfg(feature = "zookeeper")]
+    pub(super) fn watched(&self) -> Vec<Service> {
+        let heard = |topic: &&watch::Sender<Snapshot>| topic.receiver_count() > 0;
+        let topics = self.lock();
+        topics
+            .iter()
+            .filter(|(_, topic)| heard(topic))
+            .map(|(service, _)| service.clone())
+            .collect()
     }
 }

@@ -6,3 +6,5 @@ mod eureka;
 mod file;
 #[cfg(feature = "eureka")]
 mod http1;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
