@@ -31,7 +31,7 @@ static FAX: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// Networks whose names for people look like addresses of e-mail.
 static MESSENGER: LazyLock<Option<Regex>> = LazyLock::new(|| {
     regex(
-        r"(?i)\b(?:msn|jabber|xmpp|icq|aim|yahoo!?|skype|sip|voip|matrix|gtalk|google talk|mastodon|fediverse|bluesky|ssh|git)[\s.:()\u{a0}]*$",
+        r"(?i)\b(?:msn|jabber|xmpp|icq|aim|skype|sip|voip|matrix|gtalk|google talk|mastodon|fediverse|bluesky|ssh|git)[\s.:()\u{a0}]*$",
     )
 });
 

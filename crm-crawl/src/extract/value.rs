@@ -152,9 +152,19 @@ pub(super) fn phone(text: &str, region: Option<&str>) -> Option<String> {
         // The prefix for other countries in most of the world.
         number = format!("+{rest}");
     }
-    PhoneNumber::parse(number.trim(), region)
+    let number = number.trim();
+    PhoneNumber::parse(number, region)
         .ok()
+        .or_else(|| with_code(number, region?))
         .map(|number| number.as_str().to_owned())
+}
+
+/// `( 33 1) 42 68 53 00`, `49 30 901820`: the country code of the region without a sign before it. Only what is no number of the
+/// region otherwise, and one with it.
+fn with_code(number: &str, region: &str) -> Option<PhoneNumber> {
+    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
+    let number = PhoneNumber::parse(&format!("+{digits}"), None).ok()?;
+    number.country()?.eq_ignore_ascii_case(region).then_some(number)
 }
 
 /// The country's code, when the text names one.
@@ -207,6 +217,10 @@ mod tests {
             ("(425) 555-0199 ext. 7", Some("US"), Some("+14255550199")),
             ("Phone: (425) 555-0199", Some("US"), Some("+14255550199")),
             ("425-555-0199x12", Some("US"), Some("+14255550199")),
+            ("( 33 1) 42 68 53 00", Some("FR"), Some("+33142685300")),
+            ("49 30 901820", Some("DE"), Some("+4930901820")),
+            ("49 30 901820", Some("FR"), None),
+            ("49 30 901820", None, None),
             ("call us", Some("US"), None),
             ("", None, None),
         ] {
