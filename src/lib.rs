@@ -65,8 +65,8 @@ pub use crm_store as store;
 
 pub use catalog::catalog;
 pub use crm::{Crm, CrmBuilder};
-/// The guarded HTTP client that collectors use.
-#[cfg(feature = "crawl")]
+/// The guarded HTTP client that collectors and registers use.
+#[cfg(any(feature = "crawl", feature = "eureka"))]
 pub use crm_core::http;
 pub use crm_core::{
     Actor, Clock, Column, Consumer, Context, CustomerId, Effect, Error, ErrorKind, Health, Id, IdSource,
@@ -79,7 +79,8 @@ pub use crm_core::{
 };
 #[cfg(feature = "testkit")]
 pub use crm_core::{
-    collector_suite, mailer_suite, sms_suite, store_suite, testkit, voice_suite, webhook_suite,
+    collector_suite, discovery_suite, mailer_suite, sms_suite, store_suite, testkit, voice_suite,
+    webhook_suite,
 };
 
 /// The README's program compiles.

@@ -95,7 +95,11 @@ impl Discovery for MemoryDiscovery {
             .map_err(|error| error.operation("discovery.register"))?;
         let until = self.0.clock.now().plus(instance.lease);
         let mut held = self.lock();
-        if held.count >= MAX_INSTANCES {
+        let there = held
+            .services
+            .get(&instance.service)
+            .is_some_and(|all| all.contains_key(&instance.id));
+        if held.count >= MAX_INSTANCES && !there {
             return Err(Error::invalid("the register is full")
                 .operation("discovery.register")
                 .with("most", MAX_INSTANCES));

@@ -80,7 +80,7 @@ crm_core::discovery_suite!(zookeeper_register, async {
 async fn after_expiry_everything_is_announced_and_watched_again() {
     let Some(mut config) = settings() else { return };
     let server = config.servers[0].clone();
-    config.session_timeout = 1;
+    config.session_timeout = 3;
     let lazy = open(&config);
     let (service, seen) = (fresh_service(), fresh_service());
     let path = format!("{}/{}/{}/me", config.root, service.capability(), service.name());
@@ -218,7 +218,7 @@ async fn a_cut_cable_changes_nothing_but_freshness() {
 #[tokio::test]
 async fn a_restarted_process_takes_over_its_entry() {
     let Some(mut config) = settings() else { return };
-    config.session_timeout = 1;
+    config.session_timeout = 3;
     let server = config.servers[0].clone();
     let service = fresh_service();
     let path = format!("{}/{}/{}/me", config.root, service.capability(), service.name());
