@@ -1,10 +1,12 @@
 //! The bridge between a `Table` and a Polars frame. No Polars type leaves this folder.
 
+use std::borrow::Cow;
+
 use crm_core::record::FieldType;
 use crm_core::table::{ColumnData, TextData};
 use crm_core::{Column, Error, Result, Table, Timestamp};
 use polars::prelude as pl;
-use polars::prelude::{IntoLazy, NamedFrom};
+use polars::prelude::{IntoLazy, IntoSeries, NamedFrom};
 
 use super::type_name;
 
@@ -13,11 +15,25 @@ pub(super) struct Frame {
     data: pl::DataFrame,
     columns: Vec<(String, FieldType)>,
     aside: Vec<Column>,
+    /// Where the rows that are left stood before; `None` while all are.
+    kept: Option<Vec<usize>>,
 }
 
 /// What Polars says when it cannot: its message may hold values, so that only the place is kept.
 pub(super) fn classify(_: pl::PolarsError) -> Error {
     Error::unexpected("the column engine refused a checked step; please report it").operation("clean.run")
+}
+
+/// A column as a series; without the detour over options where nothing is missing.
+fn series_of<'a, T: Copy>(name: pl::PlSmallStr, values: &'a [T], column: &'a Column) -> pl::Series
+where
+    pl::Series: NamedFrom<&'a [T], [T]> + NamedFrom<Vec<Option<T>>, [Option<T>]>,
+{
+    if column.missing() == 0 {
+        <pl::Series as NamedFrom<&'a [T], [T]>>::new(name, values)
+    } else {
+        <pl::Series as NamedFrom<Vec<Option<T>>, [Option<T>]>>::new(name, present(values, column).collect())
+    }
 }
 
 fn present<'a, T: Copy>(values: &'a [T], column: &'a Column) -> impl Iterator<Item = Option<T>> + 'a {
@@ -36,10 +52,9 @@ impl Frame {
             columns.push((column.name().to_owned(), column.ty()));
             let name = column.name().into();
             let series = match column.data() {
-                ColumnData::Bool(v) => pl::Series::new(name, present(v, column).collect::<Vec<_>>()),
-                ColumnData::Int(v) | ColumnData::Timestamp(v) => {
-                    pl::Series::new(name, present(v, column).collect::<Vec<_>>())
-                }
+                ColumnData::Bool(v) => series_of(name, v, column),
+                ColumnData::Int(v) | ColumnData::Timestamp(v) => series_of(name, v, column),
+                ColumnData::Float(v) if !v.iter().any(|v| v.is_nan()) => series_of(name, v, column),
                 ColumnData::Float(v) => {
                     let finite = |v: Option<f64>| v.filter(|v| !v.is_nan());
                     pl::Series::new(name, present(v, column).map(finite).collect::<Vec<_>>())
@@ -59,7 +74,12 @@ impl Frame {
             data.push(series.into());
         }
         let data = pl::DataFrame::new(table.rows(), data).map_err(classify)?;
-        Ok(Self { data, columns, aside })
+        Ok(Self {
+            data,
+            columns,
+            aside,
+            kept: None,
+        })
     }
 
     pub(super) fn write(mut self) -> Result<Table> {
@@ -217,6 +237,62 @@ impl Frame {
         Ok(())
     }
 
+    /// Adds a column behind another one, or at the end.
+    pub(super) fn add(&mut self, name: &str, ty: FieldType, mut series: pl::Series, behind: Option<&str>) -> Result<()> {
+        if self.columns.iter().any(|(other, _)| other == name) {
+            return Err(
+                Error::invalid("a new column would have a name that is taken; rename one first").with("column", name),
+            );
+        }
+        let at = behind.and_then(|behind| self.columns.iter().position(|(other, _)| other == behind));
+        series.rename(name.into());
+        self.data.with_column(series.into()).map_err(classify)?;
+        let at = at.map_or(self.columns.len(), |at| at + 1);
+        self.columns.insert(at, (name.to_owned(), ty));
+        Ok(())
+    }
+
+    /// Leaves out the rows that are false.
+    pub(super) fn retain(&mut self, stay: &[bool]) -> Result<()> {
+        if !stay.contains(&false) {
+            return Ok(());
+        }
+        let mask = pl::BooleanChunked::new("stay".into(), stay);
+        self.data = self.data.filter(&mask).map_err(classify)?;
+        for column in &mut self.aside {
+            let mut left = Column::empty(column.name(), column.ty())?;
+            for (row, _) in stay.iter().enumerate().filter(|(_, stay)| **stay) {
+                left.push(column.value(row))?;
+            }
+            *column = left;
+        }
+        let before = self.kept.take().unwrap_or_else(|| (0..stay.len()).collect());
+        let left = before.into_iter().zip(stay).filter(|(_, stay)| **stay);
+        self.kept = Some(left.map(|(row, _)| row).collect());
+        Ok(())
+    }
+
+    /// The rows that were left out, of so many there were.
+    pub(super) fn left_out(&self, rows: usize) -> Vec<usize> {
+        let Some(kept) = &self.kept else {
+            return Vec::new();
+        };
+        let mut kept = kept.iter().copied().peekable();
+        (0..rows).filter(|row| kept.next_if_eq(row).is_none()).collect()
+    }
+
+    /// Some rows of one column, as a frame of its own.
+    pub(super) fn part(&self, name: &str, rows: &[pl::IdxSize]) -> Result<Self> {
+        let indices = pl::IdxCa::from_slice("rows".into(), rows);
+        let series = self.series(name)?.take(&indices).map_err(classify)?;
+        Ok(Self {
+            data: pl::DataFrame::new(rows.len(), vec![series.into()]).map_err(classify)?,
+            columns: vec![(name.to_owned(), self.ty(name)?)],
+            aside: Vec::new(),
+            kept: None,
+        })
+    }
+
     pub(super) fn rename(&mut self, from: &str, to: &str) -> Result<()> {
         let ty = self.ty(from)?;
         if self.columns.iter().any(|(other, _)| other == to) {
@@ -249,21 +325,29 @@ impl Frame {
 }
 
 /// Text changed by a function of ours; `None` makes it missing.
-pub(super) fn map_text(series: &pl::Series, change: impl Fn(&str) -> Option<String>) -> Result<pl::Series> {
+pub(super) fn map_text<'a>(
+    series: &'a pl::Series,
+    change: impl Fn(&'a str) -> Option<Cow<'a, str>>,
+) -> Result<pl::Series> {
     let texts = series.str().map_err(classify)?;
-    let changed: Vec<Option<String>> = texts.iter().map(|text| text.and_then(&change)).collect();
-    Ok(pl::Series::new("mapped".into(), changed))
+    let mut changed = pl::StringChunkedBuilder::new("mapped".into(), texts.len());
+    for text in texts.iter() {
+        changed.append_option(text.and_then(&change));
+    }
+    Ok(changed.finish().into_series())
+}
+
+/// Text read as something else.
+pub(super) fn read_text<T>(series: &pl::Series, read: impl Fn(&str) -> Option<T>) -> Result<pl::Series>
+where
+    pl::Series: NamedFrom<Vec<Option<T>>, [Option<T>]>,
+{
+    let texts = series.str().map_err(classify)?;
+    let values: Vec<Option<T>> = texts.iter().map(|text| text.and_then(&read)).collect();
+    Ok(pl::Series::new("read".into(), values))
 }
 
 /// Text read as microseconds.
 pub(super) fn read_times(series: &pl::Series) -> Result<pl::Series> {
-    let texts = series.str().map_err(classify)?;
-    let times: Vec<Option<i64>> = texts
-        .iter()
-        .map(|text| {
-            text.and_then(|text| text.trim().parse::<Timestamp>().ok())
-                .map(Timestamp::as_micros)
-        })
-        .collect();
-    Ok(pl::Series::new("times".into(), times))
+    read_text(series, |text| text.trim().parse::<Timestamp>().ok().map(Timestamp::as_micros))
 }
