@@ -10,7 +10,8 @@ use super::frame::Frame;
 use super::rows::Group;
 use super::run::run;
 use super::{
-    Case, CastTo, CleaningReport, DateOrder, Decimal, Expr, Keep, OutlierAction, UnicodeForm, Unknown, Unreadable,
+    Case, CastTo, CleaningReport, DateOrder, Decimal, Expr, Keep, OutlierAction, UnicodeForm, Unknown,
+    Unreadable,
 };
 
 /// One step on one column, with everything learned.

@@ -6,7 +6,7 @@ use crm_core::record::FieldType;
 use crm_core::table::{ColumnData, TextData};
 use crm_core::{Column, Error, Result, Table, Timestamp};
 use polars::prelude as pl;
-use polars::prelude::{IntoLazy, IntoSeries, NamedFrom};
+use polars::prelude::{IntoLazy, IntoSeries, NamedFrom, NewChunkedArray};
 
 use super::type_name;
 
@@ -238,10 +238,17 @@ impl Frame {
     }
 
     /// Adds a column behind another one, or at the end.
-    pub(super) fn add(&mut self, name: &str, ty: FieldType, mut series: pl::Series, behind: Option<&str>) -> Result<()> {
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        ty: FieldType,
+        mut series: pl::Series,
+        behind: Option<&str>,
+    ) -> Result<()> {
         if self.columns.iter().any(|(other, _)| other == name) {
             return Err(
-                Error::invalid("a new column would have a name that is taken; rename one first").with("column", name),
+                Error::invalid("a new column would have a name that is taken; rename one first")
+                    .with("column", name),
             );
         }
         let at = behind.and_then(|behind| self.columns.iter().position(|(other, _)| other == behind));
@@ -349,5 +356,7 @@ where
 
 /// Text read as microseconds.
 pub(super) fn read_times(series: &pl::Series) -> Result<pl::Series> {
-    read_text(series, |text| text.trim().parse::<Timestamp>().ok().map(Timestamp::as_micros))
+    read_text(series, |text| {
+        text.trim().parse::<Timestamp>().ok().map(Timestamp::as_micros)
+    })
 }

@@ -41,10 +41,20 @@ pub(super) fn ops(step: &Step, frame: &Frame) -> Result<Vec<Op>> {
                 Statistic::Mode => PLAIN,
             };
             for name in by {
-                frame.fitting(name, &[FieldType::Text, FieldType::Bool, FieldType::Int, FieldType::Timestamp])?;
+                frame.fitting(
+                    name,
+                    &[
+                        FieldType::Text,
+                        FieldType::Bool,
+                        FieldType::Int,
+                        FieldType::Timestamp,
+                    ],
+                )?;
             }
             let columns = without(columns, by, fits, frame);
-            each(&columns, fits, frame, |column, ty| group_filling(frame, column, ty, by, *with))
+            each(&columns, fits, frame, |column, ty| {
+                group_filling(frame, column, ty, by, *with)
+            })
         }
         Step::Fill {
             columns,
@@ -160,7 +170,10 @@ pub(super) fn ops(step: &Step, frame: &Frame) -> Result<Vec<Op>> {
             })
         }),
         Step::Date { columns, order } => each(columns, &[FieldType::Text], frame, |column, _| {
-            Ok(Op::Date { column, order: *order })
+            Ok(Op::Date {
+                column,
+                order: *order,
+            })
         }),
         Step::Fold {
             columns,
@@ -236,8 +249,10 @@ pub(super) fn ops(step: &Step, frame: &Frame) -> Result<Vec<Op>> {
         Step::KeepRows { when } => {
             let ty = when.ty(&|name| frame.ty(name))?;
             if ty != FieldType::Bool {
-                return Err(Error::invalid("what says which rows are kept must be true or false")
-                    .with("type", super::type_name(ty)));
+                return Err(
+                    Error::invalid("what says which rows are kept must be true or false")
+                        .with("type", super::type_name(ty)),
+                );
             }
             Ok(vec![Op::KeepRows { when: when.clone() }])
         }
@@ -385,12 +400,7 @@ fn mode<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
 }
 
 /// The categories that get a column, in the order of text, and whether others share one.
-fn categories(
-    frame: &Frame,
-    column: &str,
-    most: Option<usize>,
-    least: usize,
-) -> Result<(Vec<String>, bool)> {
+fn categories(frame: &Frame, column: &str, most: Option<usize>, least: usize) -> Result<(Vec<String>, bool)> {
     let series = frame
         .series(column)?
         .cast(&pl::DataType::String)
@@ -455,25 +465,22 @@ fn without(columns: &Columns, names: &[String], fits: &[FieldType], frame: &Fram
     match columns {
         Columns::Named(_) => columns.clone(),
         Columns::All => {
-            let left = frame.columns().iter().filter(|(name, ty)| fits.contains(ty) && !names.contains(name));
+            let left = frame
+                .columns()
+                .iter()
+                .filter(|(name, ty)| fits.contains(ty) && !names.contains(name));
             Columns::Named(left.map(|(name, _)| name.clone()).collect())
         }
     }
 }
 
-fn group_filling(
-    frame: &Frame,
-    column: String,
-    ty: FieldType,
-    by: &[String],
-    with: Statistic,
-) -> Result<Op> {
+fn group_filling(frame: &Frame, column: String, ty: FieldType, by: &[String], with: Statistic) -> Result<Op> {
     if by.is_empty() || by.contains(&column) {
-        return Err(
-            Error::invalid("a group is made by at least one column, and not by the one that is filled")
-                .with("column", column)
-                .with("setting", "by"),
-        );
+        return Err(Error::invalid(
+            "a group is made by at least one column, and not by the one that is filled",
+        )
+        .with("column", column)
+        .with("setting", "by"));
     }
     let fill = match with {
         Statistic::Mean => Fill::Mean,
@@ -510,21 +517,29 @@ fn group_filling(
 fn fences(frame: &Frame, column: &str, rule: OutlierRule) -> Result<(Option<f64>, Option<f64>)> {
     let numbers = numbers(frame, column)?;
     let at = |q: f64| {
-        let found = numbers.quantile(q, pl::QuantileMethod::Linear).map_err(classify)?;
+        let found = numbers
+            .quantile(q, pl::QuantileMethod::Linear)
+            .map_err(classify)?;
         found.ok_or_else(|| nothing(column))
     };
     let times = |k: f64| {
         if k.is_finite() && k > 0.0 {
             Ok(k)
         } else {
-            Err(Error::invalid("an outlier rule needs a positive number of spreads")
-                .with("column", column)
-                .with("setting", "k"))
+            Err(
+                Error::invalid("an outlier rule needs a positive number of spreads")
+                    .with("column", column)
+                    .with("setting", "k"),
+            )
         }
     };
     let around = |low: f64, high: f64, spread: f64| {
         let fine = spread > 0.0 && (low - spread).is_finite() && (high + spread).is_finite();
-        if fine { (Some(low - spread), Some(high + spread)) } else { (None, None) }
+        if fine {
+            (Some(low - spread), Some(high + spread))
+        } else {
+            (None, None)
+        }
     };
     Ok(match rule {
         OutlierRule::Iqr { k } => {
@@ -535,7 +550,11 @@ fn fences(frame: &Frame, column: &str, rule: OutlierRule) -> Result<(Option<f64>
             let k = times(k)?;
             let (mean, deviation) = moments(&numbers).ok_or_else(|| nothing(column))?;
             // A constant column differs from its mean by rounding alone.
-            let spread = if deviation <= 1e-12 * mean.abs() { 0.0 } else { k * deviation };
+            let spread = if deviation <= 1e-12 * mean.abs() {
+                0.0
+            } else {
+                k * deviation
+            };
             around(mean, mean, spread)
         }
         OutlierRule::Mad { k } => {
@@ -549,7 +568,10 @@ fn fences(frame: &Frame, column: &str, rule: OutlierRule) -> Result<(Option<f64>
         }
         OutlierRule::Quantiles { low, high } => {
             if !(0.0..=1.0).contains(&low) || !(0.0..=1.0).contains(&high) || low > high {
-                return Err(Error::invalid("quantiles are between 0 and 1, the lower one first").with("column", column));
+                return Err(
+                    Error::invalid("quantiles are between 0 and 1, the lower one first")
+                        .with("column", column),
+                );
             }
             (Some(at(low)?), Some(at(high)?))
         }

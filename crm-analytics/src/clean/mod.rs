@@ -37,8 +37,8 @@ use crm_core::record::FieldType;
 pub use expr::{DatePart, Expr, When};
 pub use fitted::FittedCleaning;
 pub use options::{
-    Bounds, Case, CastTo, Columns, DateOrder, Decimal, Fill, Keep, OutlierAction, OutlierRule, Statistic, UnicodeForm,
-    Unknown, Unreadable,
+    Bounds, Case, CastTo, Columns, DateOrder, Decimal, Fill, Keep, OutlierAction, OutlierRule, Statistic,
+    UnicodeForm, Unknown, Unreadable,
 };
 pub use plan::{Cleaned, CleaningPlan};
 pub use report::{CleaningLine, CleaningReport};

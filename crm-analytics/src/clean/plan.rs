@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::Frame;
 use super::{
-    Bounds, Case, CastTo, CleaningReport, Columns, DateOrder, Decimal, Expr, Fill, FittedCleaning, Keep, OutlierAction,
-    OutlierRule, Step, UnicodeForm, Unknown, Unreadable, learn, run,
+    Bounds, Case, CastTo, CleaningReport, Columns, DateOrder, Decimal, Expr, Fill, FittedCleaning, Keep,
+    OutlierAction, OutlierRule, Step, UnicodeForm, Unknown, Unreadable, learn, run,
 };
 
 /// Steps, in order. Plain data: write it as JSON, keep it with the host's settings.

@@ -5,7 +5,9 @@ use crm_core::Timestamp;
 use super::{DateOrder, Decimal};
 
 /// Signs of currencies that may stand before or behind a number; three capital letters (ISO 4217) may as well.
-const CURRENCIES: &[char] = &['$', '€', '£', '¥', '₹', '₽', '₩', '₺', '₫', '₴', '₦', '₱', '฿', '₪'];
+const CURRENCIES: &[char] = &[
+    '$', '€', '£', '¥', '₹', '₽', '₩', '₺', '₫', '₴', '₦', '₱', '฿', '₪',
+];
 
 /// What may separate thousands besides the sign that is not the decimal one: blanks of all widths and apostrophes.
 fn is_spacing(c: char) -> bool {
@@ -33,7 +35,10 @@ pub(super) fn number(text: &str, decimal: Decimal) -> Option<f64> {
                 rest = stripped.trim();
             }
         }
-        if let Some(stripped) = rest.strip_prefix(CURRENCIES).or_else(|| rest.strip_suffix(CURRENCIES)) {
+        if let Some(stripped) = rest
+            .strip_prefix(CURRENCIES)
+            .or_else(|| rest.strip_suffix(CURRENCIES))
+        {
             currencies += 1;
             rest = stripped.trim();
         } else if let Some(stripped) = without_code(rest) {
@@ -111,7 +116,17 @@ fn ungrouped(whole: &str, group: char) -> Option<String> {
 }
 
 const MONTHS: [&str; 12] = [
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
     "december",
 ];
 
@@ -278,10 +293,18 @@ mod tests {
             ("01.01.69", DateOrder::DayFirst, "1969-01-01"),
             ("01.01.68", DateOrder::DayFirst, "2068-01-01"),
             ("1.2.2026 17:30", DateOrder::DayFirst, "2026-02-01T17:30:00Z"),
-            ("2/1/2026, 5:30:15.25 PM", DateOrder::MonthFirst, "2026-02-01T17:30:15.25Z"),
+            (
+                "2/1/2026, 5:30:15.25 PM",
+                DateOrder::MonthFirst,
+                "2026-02-01T17:30:15.25Z",
+            ),
             ("2/1/2026 12:05 am", DateOrder::MonthFirst, "2026-02-01T00:05:00Z"),
             ("2026-02-01 08:00", DateOrder::DayFirst, "2026-02-01T08:00:00Z"),
-            ("2026-02-01T08:00:00+02:00", DateOrder::DayFirst, "2026-02-01T06:00:00Z"),
+            (
+                "2026-02-01T08:00:00+02:00",
+                DateOrder::DayFirst,
+                "2026-02-01T06:00:00Z",
+            ),
         ] {
             assert_eq!(instant(text, order), at(wanted), "{text}");
         }

@@ -65,6 +65,8 @@ impl CleaningReport {
     /// The rows that stayed, by their position before; to cut what belongs to the rows in the same way.
     pub fn kept(&self) -> Vec<usize> {
         let mut gone = self.left_out.iter().copied().peekable();
-        (0..self.rows).filter(|row| gone.next_if_eq(row).is_none()).collect()
+        (0..self.rows)
+            .filter(|row| gone.next_if_eq(row).is_none())
+            .collect()
     }
 }

@@ -59,7 +59,10 @@ impl<'a> Keys<'a> {
     }
 
     fn texts(&self, row: usize) -> Vec<Option<String>> {
-        let texts = self.0.iter().map(|cells| cells.cell(row).shown().map(|text| text.into_owned()));
+        let texts = self
+            .0
+            .iter()
+            .map(|cells| cells.cell(row).shown().map(|text| text.into_owned()));
         texts.collect()
     }
 }
@@ -109,8 +112,11 @@ pub(super) fn unique(frame: &Frame, by: &[String], keep: Keep) -> Result<Vec<boo
     Ok(stay)
 }
 
+/// What the rows of a group agree in, and which rows they are.
+type Members = (Vec<Option<String>>, Vec<pl::IdxSize>);
+
 /// The rows of each group, the groups in the order of their keys.
-pub(super) fn groups(frame: &Frame, by: &[String]) -> Result<Vec<(Vec<Option<String>>, Vec<pl::IdxSize>)>> {
+pub(super) fn groups(frame: &Frame, by: &[String]) -> Result<Vec<Members>> {
     let names: Vec<&str> = by.iter().map(String::as_str).collect();
     let held = Held::all(frame, &names)?;
     let keys = Keys::of(&held)?;
@@ -118,8 +124,9 @@ pub(super) fn groups(frame: &Frame, by: &[String]) -> Result<Vec<(Vec<Option<Str
     let mut key = Vec::new();
     for row in 0..frame.rows() {
         keys.write(row, &mut key);
-        let at = pl::IdxSize::try_from(row)
-            .map_err(|_| Error::invalid("more rows than can be grouped at once").with("rows", frame.rows()))?;
+        let at = pl::IdxSize::try_from(row).map_err(|_| {
+            Error::invalid("more rows than can be grouped at once").with("rows", frame.rows())
+        })?;
         match found.get_mut(key.as_slice()) {
             Some(rows) => rows.push(at),
             None => {
@@ -130,7 +137,10 @@ pub(super) fn groups(frame: &Frame, by: &[String]) -> Result<Vec<(Vec<Option<Str
     let mut groups: Vec<_> = found
         .into_values()
         .map(|rows| {
-            let key = rows.first().map(|row| keys.texts(*row as usize)).unwrap_or_default();
+            let key = rows
+                .first()
+                .map(|row| keys.texts(*row as usize))
+                .unwrap_or_default();
             (key, rows)
         })
         .collect();
@@ -169,7 +179,11 @@ pub(super) fn forward(frame: &Frame, column: &str, order: &str, by: &[String]) -
     };
     let rows = frame.rows();
     let mut source: Vec<Option<pl::IdxSize>> = (0..rows)
-        .map(|row| pl::IdxSize::try_from(row).ok().filter(|_| !values.cell(row).is_null()))
+        .map(|row| {
+            pl::IdxSize::try_from(row)
+                .ok()
+                .filter(|_| !values.cell(row).is_null())
+        })
         .collect();
     for (_, mut members) in groups(frame, by)? {
         members.retain(|row| !times.cell(*row as usize).is_null());

@@ -90,7 +90,11 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             let strange = frame.compute(text().is_not_null().and(known.not()))?;
             let unreadable = strange.bool().map_err(classify)?.sum().unwrap_or(0) as usize;
             if unreadable > 0 && *unknown == Unknown::Refuse {
-                let row = strange.bool().map_err(classify)?.iter().position(|strange| strange == Some(true));
+                let row = strange
+                    .bool()
+                    .map_err(classify)?
+                    .iter()
+                    .position(|strange| strange == Some(true));
                 return Err(Error::invalid(
                     "a category that was not there when the plan was fitted; fold it, or accept unknown ones",
                 )
@@ -164,9 +168,7 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             let new = map_text(&frame.series(column)?, |text| Some(text::normal(text, *form)))?;
             text_step("unicode", column, frame, new)
         }
-        Op::Email { column, unreadable } => {
-            canonical(line("email", column), frame, *unreadable, text::email)
-        }
+        Op::Email { column, unreadable } => canonical(line("email", column), frame, *unreadable, text::email),
         Op::Phone {
             column,
             region,
@@ -189,7 +191,9 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             other,
         } => {
             let old = frame.series(column)?;
-            let stays: Option<HashSet<&str>> = keep.as_ref().map(|keep| keep.iter().map(String::as_str).collect());
+            let stays: Option<HashSet<&str>> = keep
+                .as_ref()
+                .map(|keep| keep.iter().map(String::as_str).collect());
             let mut folded = 0;
             let mut new = pl::StringChunkedBuilder::new("folded".into(), old.len());
             for text in old.str().map_err(classify)?.iter() {
@@ -210,12 +214,19 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
         }
         Op::Indicate { column } => {
             let absent = if frame.ty(column)? == FieldType::Uuid {
-                return Err(Error::invalid("a UUID column has no values a step can look at").with("column", column));
+                return Err(
+                    Error::invalid("a UUID column has no values a step can look at").with("column", column)
+                );
             } else {
                 frame.series(column)?.is_null()
             };
             let missing = absent.sum().unwrap_or(0) as usize;
-            frame.add(&format!("{column}_missing"), FieldType::Bool, absent.into_series(), Some(column))?;
+            frame.add(
+                &format!("{column}_missing"),
+                FieldType::Bool,
+                absent.into_series(),
+                Some(column),
+            )?;
             Ok(CleaningLine {
                 missing_before: missing,
                 missing_after: missing,
@@ -236,9 +247,10 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             let ty = from.ty(&|name| frame.ty(name))?;
             let new = from.run(frame, ty)?;
             match frame.ty(column) {
-                Ok(FieldType::Uuid) => {
-                    Err(Error::invalid("a UUID column cannot be derived anew; take another name").with("column", column))
-                }
+                Ok(FieldType::Uuid) => Err(Error::invalid(
+                    "a UUID column cannot be derived anew; take another name",
+                )
+                .with("column", column)),
                 Ok(old) if old == ty => exchange(line("derive", column), frame, ty, new),
                 Ok(_) => {
                     frame.replace(column, ty, new.clone())?;
@@ -262,7 +274,12 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
         }
         Op::KeepRows { when } => {
             let holds = when.run(frame, FieldType::Bool)?;
-            let stay: Vec<bool> = holds.bool().map_err(classify)?.iter().map(|v| v == Some(true)).collect();
+            let stay: Vec<bool> = holds
+                .bool()
+                .map_err(classify)?
+                .iter()
+                .map(|v| v == Some(true))
+                .collect();
             retain(line("keep_rows", &when.columns().join(" ")), frame, &stay)
         }
         Op::Drop { column } => {
@@ -425,13 +442,20 @@ fn outliers(
                 high.map_or(raised, |high| if raised > high { high } else { raised })
             };
             let new: Vec<Option<f64>> = floats.iter().map(|value| value.map(clip)).collect();
-            exchange(line, frame, FieldType::Float, pl::Series::new("clipped".into(), new))
+            exchange(
+                line,
+                frame,
+                FieldType::Float,
+                pl::Series::new("clipped".into(), new),
+            )
         }
         OutlierAction::Blank => {
             let ty = frame.ty(&column)?;
             let old = frame.series(&column)?;
-            let stays: pl::BooleanChunked =
-                floats.iter().map(|value| Some(!value.is_some_and(outside))).collect();
+            let stays: pl::BooleanChunked = floats
+                .iter()
+                .map(|value| Some(!value.is_some_and(outside)))
+                .collect();
             let nothing = pl::Series::full_null("nothing".into(), old.len(), old.dtype());
             let new = old.zip_with(&stays, &nothing).map_err(classify)?;
             exchange(line, frame, ty, new)
@@ -463,10 +487,14 @@ fn fill_from_rows(
         } => {
             let of = rows::group_of(frame, by, groups)?;
             let old = frame.series(column)?;
-            let unfit = || Error::invalid("a fitted plan fills with an unfitting value").with("column", column);
+            let unfit =
+                || Error::invalid("a fitted plan fills with an unfitting value").with("column", column);
             let values: Vec<&Value> = of
                 .iter()
-                .map(|at| at.and_then(|at| groups.get(at)).map_or(otherwise, |group| &group.value))
+                .map(|at| {
+                    at.and_then(|at| groups.get(at))
+                        .map_or(otherwise, |group| &group.value)
+                })
                 .collect();
             let ty = frame.ty(column)?;
             let (ty, new) = match ty {

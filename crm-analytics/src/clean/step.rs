@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bounds, Case, CastTo, Columns, DateOrder, Decimal, Expr, Fill, Keep, OutlierAction, OutlierRule, UnicodeForm,
-    Unknown, Unreadable,
+    Bounds, Case, CastTo, Columns, DateOrder, Decimal, Expr, Fill, Keep, OutlierAction, OutlierRule,
+    UnicodeForm, Unknown, Unreadable,
 };
 
 /// One step.

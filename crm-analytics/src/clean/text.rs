@@ -121,7 +121,13 @@ mod tests {
 
     #[test]
     fn words_of_yes_and_no() {
-        for (word, wanted) in [(" YES ", Some(true)), ("0", Some(false)), ("f", Some(false)), ("2", None), ("", None)] {
+        for (word, wanted) in [
+            (" YES ", Some(true)),
+            ("0", Some(false)),
+            ("f", Some(false)),
+            ("2", None),
+            ("", None),
+        ] {
             assert_eq!(flag(word), wanted, "{word:?}");
         }
     }

@@ -294,6 +294,9 @@ fn dummies_with_limits_and_strangers() {
         columns: "city".into(),
         drop_first: false,
         max_categories: Some(2),
+        min_count: 0,
+        missing: false,
+        unknown: Default::default(),
     });
     let limited = cleaned(limited, &learn);
     let names: Vec<&str> = limited.table.columns().iter().map(Column::name).collect();
@@ -309,6 +312,9 @@ fn dummies_with_limits_and_strangers() {
         columns: "city".into(),
         drop_first: true,
         max_categories: None,
+        min_count: 0,
+        missing: false,
+        unknown: Default::default(),
     });
     let dropped = cleaned(dropped, &learn);
     let names: Vec<&str> = dropped.table.columns().iter().map(Column::name).collect();

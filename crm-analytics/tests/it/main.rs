@@ -24,3 +24,4 @@ mod plot_charts;
 mod plot_hostile;
 mod segments;
 mod sklearn;
+mod steps;

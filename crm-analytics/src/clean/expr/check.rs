@@ -63,12 +63,12 @@ impl Expr {
                     Some(before) if before == ty => ty,
                     Some(before) if NUMBERS.contains(&before) && NUMBERS.contains(&ty) => FieldType::Float,
                     Some(before) => {
-                        return Err(
-                            Error::invalid("the parts of the expression have types that do not go together")
-                                .with("operation", self.word())
-                                .with("type", type_name(before))
-                                .with("other", type_name(ty)),
-                        );
+                        return Err(Error::invalid(
+                            "the parts of the expression have types that do not go together",
+                        )
+                        .with("operation", self.word())
+                        .with("type", type_name(before))
+                        .with("other", type_name(ty)));
                     }
                 });
             }
@@ -80,9 +80,11 @@ impl Expr {
             Self::Column(name) => {
                 let ty = column(name)?;
                 if !SHOWN.contains(&ty) {
-                    return Err(Error::invalid("a column of this type cannot be part of an expression")
-                        .with("column", name)
-                        .with("type", type_name(ty)));
+                    return Err(
+                        Error::invalid("a column of this type cannot be part of an expression")
+                            .with("column", name)
+                            .with("type", type_name(ty)),
+                    );
                 }
                 ty
             }
@@ -94,7 +96,9 @@ impl Expr {
             Self::Text(_) => FieldType::Text,
             Self::Flag(_) => FieldType::Bool,
             Self::Instant(_) => FieldType::Timestamp,
-            Self::Add(a, b) | Self::Sub(a, b) | Self::Mul(a, b) => both(wanted(a, NUMBERS)?, wanted(b, NUMBERS)?),
+            Self::Add(a, b) | Self::Sub(a, b) | Self::Mul(a, b) => {
+                both(wanted(a, NUMBERS)?, wanted(b, NUMBERS)?)
+            }
             Self::Ratio(a, b) => {
                 wanted(a, NUMBERS)?;
                 wanted(b, NUMBERS)?;

@@ -175,13 +175,17 @@ impl Expr {
 
     fn compile<'a>(&'a self, held: &'a [Held]) -> Result<Answer<'a>> {
         let one = |part: &'a Self| part.compile(held);
-        let all = |parts: &'a [Self]| parts.iter().map(|part| part.compile(held)).collect::<Result<Vec<_>>>();
+        let all = |parts: &'a [Self]| {
+            parts
+                .iter()
+                .map(|part| part.compile(held))
+                .collect::<Result<Vec<_>>>()
+        };
         Ok(match self {
             Self::Column(name) => {
                 let found = held.iter().find(|held| held.name == *name);
-                let found = found.ok_or_else(|| {
-                    Error::unexpected("an expression lost its column").with("column", name)
-                })?;
+                let found = found
+                    .ok_or_else(|| Error::unexpected("an expression lost its column").with("column", name))?;
                 let cells = Cells::of(found)?;
                 Box::new(move |row| cells.cell(row))
             }
@@ -275,7 +279,11 @@ impl Expr {
                     if value.is_null() {
                         return Cell::Null;
                     }
-                    Cell::Bool(parts.iter().any(|part| value.order(&part(row)) == Some(Ordering::Equal)))
+                    Cell::Bool(
+                        parts
+                            .iter()
+                            .any(|part| value.order(&part(row)) == Some(Ordering::Equal)),
+                    )
                 })
             }
             Self::And(parts) => kleene(all(parts)?, false),
@@ -341,7 +349,13 @@ fn extreme<'a>(parts: Vec<Answer<'a>>, wins: Ordering) -> Answer<'a> {
     Box::new(move |row| {
         let present = parts.iter().map(|part| part(row)).filter(|cell| !cell.is_null());
         present
-            .reduce(|best, cell| if cell.order(&best) == Some(wins) { cell } else { best })
+            .reduce(|best, cell| {
+                if cell.order(&best) == Some(wins) {
+                    cell
+                } else {
+                    best
+                }
+            })
             .unwrap_or(Cell::Null)
     })
 }
@@ -388,8 +402,16 @@ mod tests {
 
     #[test]
     fn the_calendar_is_that_of_the_core() {
-        let parts = |micros| [DatePart::Year, DatePart::Month, DatePart::Day].map(|part| date_part(micros, part));
-        for (year, month, day) in [(1970, 1, 1), (2000, 2, 29), (1900, 3, 1), (2026, 12, 31), (1, 1, 1), (9999, 12, 31)] {
+        let parts =
+            |micros| [DatePart::Year, DatePart::Month, DatePart::Day].map(|part| date_part(micros, part));
+        for (year, month, day) in [
+            (1970, 1, 1),
+            (2000, 2, 29),
+            (1900, 3, 1),
+            (2026, 12, 31),
+            (1, 1, 1),
+            (9999, 12, 31),
+        ] {
             let micros = Timestamp::from_ymd(year, month, day).unwrap().as_micros();
             let wanted = [i64::from(year), i64::from(month), i64::from(day)];
             assert_eq!(parts(micros), wanted);
