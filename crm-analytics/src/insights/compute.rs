@@ -28,16 +28,32 @@ pub(super) fn segmentation(
     tenant: &TenantId,
     features: Features,
 ) -> Result<Segmentation> {
-    let rows = features.ids.len();
-    if rows < 2 {
-        return Err(Error::invalid(
-            "there are too few customers to group; look at the plan's filter and instant",
-        )
-        .with("customers", rows)
-        .with("left_out", features.report.left_out));
-    }
+    let enough = |rows: usize, cleaned_away: usize| {
+        if rows < 2 {
+            return Err(Error::invalid(
+                "there are too few customers to group; look at the plan's filter, instant and cleaning",
+            )
+            .with("customers", rows)
+            .with("left_out", features.report.left_out)
+            .with("cleaned_away", cleaned_away));
+        }
+        Ok(())
+    };
+    enough(features.ids.len(), 0)?;
     let mut notes = Vec::new();
     let cleaned = plan.cleaning.fit(&features.table)?;
+    // Cleaning may leave rows out; whose they are goes with them.
+    let cleaned_away = cleaned.report.left_out.len();
+    let kept = cleaned.report.kept();
+    let ids: Vec<_> = kept.iter().filter_map(|row| features.ids.get(*row)).copied().collect();
+    let rows = ids.len();
+    enough(rows, cleaned_away)?;
+    if cleaned_away > 0 {
+        notes.push(format!(
+            "{} customers were left out by the cleaning.",
+            figure(cleaned_away as f64)
+        ));
+    }
     let x = to_matrix(&cleaned.table)?;
     // The default logarithms are of columns that a plan may have dropped; others must be there.
     let logs: Vec<String> = plan
@@ -104,7 +120,7 @@ pub(super) fn segmentation(
     )?;
     let projection = projected(models, plan, &scaled, &fit_x, &assignments, &mut notes)?;
 
-    let run = run_id(plan, tenant, &features.ids, &x)?;
+    let run = run_id(plan, tenant, &ids, &x)?;
     let method = format!("{}(k={clusters})", models.clusterer.info().scheme);
     let lineage = Lineage {
         run,
@@ -149,7 +165,7 @@ pub(super) fn segmentation(
         columns: x.columns().to_vec(),
         overall_medians,
         segments,
-        ids: features.ids,
+        ids,
         assignments,
         projection,
         rules,
