@@ -22,6 +22,8 @@ use crm_core::table::ColumnData;
 use crm_core::{Column, Context, CustomerId, Error, Matrix, Result, Table, Timestamp, Uuid};
 use serde::{Deserialize, Serialize};
 
+use crate::privacy::{Audience, AudienceReport};
+
 /// What `monetary` means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,12 +133,37 @@ impl FeaturePlan {
         store: &dyn RecordStore,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Features> {
+        self.read_rows(ctx, store, None, progress).await
+    }
+
+    /// As [`FeaturePlan::read`], for a purpose: those who may not be looked at for it are left out and counted.
+    ///
+    /// # Errors
+    /// As [`FeaturePlan::read`].
+    pub async fn read_for(
+        &self,
+        ctx: &Context,
+        store: &dyn RecordStore,
+        audience: &Audience,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Features> {
+        self.read_rows(ctx, store, Some(audience), progress).await
+    }
+
+    async fn read_rows(
+        &self,
+        ctx: &Context,
+        store: &dyn RecordStore,
+        audience: Option<&Audience>,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Features> {
         let (currency, orders) = self
             .orders(ctx, store)
             .await
             .map_err(|e| e.operation("features.read"))?;
         let mut report = FeatureReport {
             currency,
+            audience: audience.map(Audience::report),
             ..FeatureReport::default()
         };
         let mut ids: Vec<CustomerId> = Vec::new();
@@ -182,7 +209,12 @@ impl FeaturePlan {
                         }
                         None => [since_created, 0.0, 0.0, since_created],
                     };
-                    let kept = found.is_some() || self.without_orders == WithoutOrders::Include;
+                    let admitted = match (audience, &mut report.audience) {
+                        (Some(audience), Some(counted)) => audience.judge(customer.into(), counted),
+                        _ => true,
+                    };
+                    let wanted = found.is_some() || self.without_orders == WithoutOrders::Include;
+                    let kept = admitted && wanted;
                     keep.push(kept);
                     if kept {
                         ids.push(customer.into());
@@ -190,7 +222,7 @@ impl FeaturePlan {
                             .iter_mut()
                             .zip(numbers)
                             .for_each(|(column, value)| column.push(value));
-                    } else {
+                    } else if !wanted {
                         report.left_out += 1;
                     }
                 }
@@ -338,6 +370,9 @@ pub struct FeatureReport {
     pub strangers: usize,
     /// The currency of the amounts; `None` without orders.
     pub currency: Option<String>,
+    /// Who was left out for the sake of a purpose, if one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<AudienceReport>,
 }
 
 /// The numbers of a table as a matrix: ints, floats and bools (as 0 and 1), in the order of the columns; UUID columns

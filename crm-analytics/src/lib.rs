@@ -7,6 +7,7 @@
 //! Polars, linfa and ndarray work inside and never show in a signature.
 
 pub mod clean;
+pub mod expect;
 pub mod features;
 pub mod insights;
 pub mod judge;
@@ -16,6 +17,8 @@ pub mod model;
 pub mod parquet;
 #[cfg(feature = "plot")]
 pub mod plot;
+pub mod privacy;
+pub mod profile;
 #[cfg(feature = "plot")]
 pub mod report;
 mod sample;

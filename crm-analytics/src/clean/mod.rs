@@ -25,12 +25,12 @@ mod frame;
 mod learn;
 mod options;
 mod plan;
-mod read;
+pub(crate) mod read;
 mod report;
 mod rows;
 mod run;
 mod step;
-mod text;
+pub(crate) mod text;
 
 use crm_core::record::FieldType;
 
@@ -45,7 +45,7 @@ pub use report::{CleaningLine, CleaningReport};
 pub use step::Step;
 
 /// The names of types in messages.
-fn type_name(ty: FieldType) -> &'static str {
+pub(crate) fn type_name(ty: FieldType) -> &'static str {
     match ty {
         FieldType::Bool => "bool",
         FieldType::Int => "int",

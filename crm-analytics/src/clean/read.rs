@@ -15,7 +15,7 @@ fn is_spacing(c: char) -> bool {
 }
 
 /// A number as people write it; `None` when it is none, or could be read in two ways.
-pub(super) fn number(text: &str, decimal: Decimal) -> Option<f64> {
+pub(crate) fn number(text: &str, decimal: Decimal) -> Option<f64> {
     let mut rest = text.trim();
     let mut negative = false;
     if let Some(inner) = rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
@@ -131,7 +131,7 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// An instant as people write it, in UTC.
-pub(super) fn instant(text: &str, order: DateOrder) -> Option<i64> {
+pub(crate) fn instant(text: &str, order: DateOrder) -> Option<i64> {
     let text = text.trim();
     // Only with a year of four digits: `26-12-31` would be a day of the year 26.
     let four = text.bytes().take(5).take_while(u8::is_ascii_digit).count() == 4;

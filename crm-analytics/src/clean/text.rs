@@ -46,17 +46,17 @@ pub(super) fn normal(text: &str, form: UnicodeForm) -> Cow<'_, str> {
 }
 
 /// The canonical e-mail address.
-pub(super) fn email(text: &str) -> Option<String> {
+pub(crate) fn email(text: &str) -> Option<String> {
     Some(EmailAddress::parse(text).ok()?.into())
 }
 
 /// The canonical phone number.
-pub(super) fn phone(text: &str, region: Option<&str>) -> Option<String> {
+pub(crate) fn phone(text: &str, region: Option<&str>) -> Option<String> {
     Some(PhoneNumber::parse(text, region).ok()?.into())
 }
 
 /// A word as true or false.
-pub(super) fn flag(text: &str) -> Option<bool> {
+pub(crate) fn flag(text: &str) -> Option<bool> {
     let is = |words: &[&str]| words.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
     if is(&["true", "yes", "y", "t", "on", "1"]) {
         Some(true)

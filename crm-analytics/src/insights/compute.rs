@@ -45,7 +45,11 @@ pub(super) fn segmentation(
     // Cleaning may leave rows out; whose they are goes with them.
     let cleaned_away = cleaned.report.left_out.len();
     let kept = cleaned.report.kept();
-    let ids: Vec<_> = kept.iter().filter_map(|row| features.ids.get(*row)).copied().collect();
+    let ids: Vec<_> = kept
+        .iter()
+        .filter_map(|row| features.ids.get(*row))
+        .copied()
+        .collect();
     let rows = ids.len();
     enough(rows, cleaned_away)?;
     if cleaned_away > 0 {
