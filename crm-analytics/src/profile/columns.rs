@@ -71,7 +71,7 @@ pub(super) fn profile(plan: &ProfilePlan, column: &Column) -> Result<ColumnProfi
 }
 
 /// The value at a quantile of sorted values, linear between them.
-pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let at = q * (sorted.len().max(1) - 1) as f64;
     let value = |index: usize| {
         sorted

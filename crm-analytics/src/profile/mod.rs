@@ -28,6 +28,8 @@ use crm_core::record::FieldType;
 use crm_core::{Error, Result, Table, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use columns::quantile;
+
 /// What text can be read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
