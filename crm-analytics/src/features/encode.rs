@@ -211,6 +211,26 @@ impl Coder {
         Ok(())
     }
 
+    fn is_sound(&self) -> bool {
+        match self {
+            Self::Number {
+                fill, center, spread, ..
+            } => fill.is_none_or(f64::is_finite) && center.is_finite() && spread.is_finite(),
+            Self::OneHot { levels, .. } => levels.is_sorted_by(|a, b| a < b),
+            Self::Levels {
+                values,
+                missing,
+                unknown,
+            } => {
+                let finite = |value: &f64| value.is_finite();
+                values.is_sorted_by(|a, b| a.0 < b.0)
+                    && values.iter().all(|(_, value)| finite(value))
+                    && finite(missing)
+                    && finite(unknown)
+            }
+        }
+    }
+
     fn takes_numbers(&self) -> bool {
         matches!(self, Self::Number { .. })
     }
@@ -268,6 +288,14 @@ impl From<FittedEncoding> for Vec<FittedColumn> {
 
 impl FittedEncoding {
     pub(super) fn new(columns: Vec<FittedColumn>) -> Result<Self> {
+        // What is read from elsewhere is looked up by halving: it must be in order.
+        if let Some(column) = columns.iter().find(|column| !column.coder.is_sound()) {
+            return Err(Error::new(
+                crm_core::ErrorKind::Corrupt,
+                "a fitted encoding is not as it was written",
+            )
+            .with("column", &column.source));
+        }
         let mut names = Vec::new();
         columns
             .iter()

@@ -8,6 +8,8 @@
 )]
 
 mod clean;
+mod encode;
+mod expect;
 mod insights;
 mod iris;
 mod judge;
@@ -24,4 +26,6 @@ mod plot_charts;
 mod plot_hostile;
 mod segments;
 mod sklearn;
+mod privacy;
+mod profile;
 mod steps;
