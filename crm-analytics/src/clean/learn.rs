@@ -9,8 +9,9 @@ use polars::prelude::{ChunkAgg, ChunkQuantile};
 
 use super::fitted::Op;
 use super::frame::{Frame, classify};
-use super::rows::{Group, KEYS, groups};
-use super::{Bounds, CastTo, Columns, Fill, OutlierRule, Statistic, Step};
+use super::learned::{categories, fences, group_filling, kept, moments, without};
+use super::rows::KEYS;
+use super::{Bounds, CastTo, Columns, Fill, Statistic, Step};
 
 const NUMBERS: &[FieldType] = &[FieldType::Int, FieldType::Float];
 const PLAIN: &[FieldType] = &[FieldType::Bool, FieldType::Int, FieldType::Float, FieldType::Text];
@@ -23,12 +24,6 @@ const ANY: &[FieldType] = &[
     FieldType::Timestamp,
     FieldType::Uuid,
 ];
-
-/// The most columns one column may become when no limit is given: more is an id mistaken for a category.
-const MOST_CATEGORIES: usize = 100;
-
-/// The most groups a fill learns: more is a key mistaken for a group.
-const MOST_GROUPS: usize = 10_000;
 
 pub(super) fn ops(step: &Step, frame: &Frame) -> Result<Vec<Op>> {
     match step {
@@ -285,9 +280,9 @@ pub(super) fn ops(step: &Step, frame: &Frame) -> Result<Vec<Op>> {
             let numbers = numbers(frame, &column)?;
             let (mean, deviation) = moments(&numbers).ok_or_else(|| nothing(&column))?;
             Ok(Op::Scale {
+                mean: learned(mean, &column)?,
+                deviation: learned(deviation, &column)?,
                 column,
-                mean,
-                deviation,
             })
         }),
         Step::Drop { columns } => each(columns, ANY, frame, |column, _| Ok(Op::Drop { column })),
@@ -318,22 +313,44 @@ fn each(
     }
 }
 
-fn nothing(column: &str) -> Error {
+pub(super) fn nothing(column: &str) -> Error {
     Error::invalid("every value of the column is missing: there is nothing to learn from; fill it with a constant or drop it")
         .with("column", column)
 }
 
-fn numbers(frame: &Frame, column: &str) -> Result<pl::Float64Chunked> {
+pub(super) fn numbers(frame: &Frame, column: &str) -> Result<pl::Float64Chunked> {
     let series = frame
         .series(column)?
         .cast(&pl::DataType::Float64)
         .map_err(classify)?;
-    Ok(series.f64().map_err(classify)?.clone())
+    let numbers = series.f64().map_err(classify)?.clone();
+    let strange = numbers
+        .iter()
+        .position(|value| value.is_some_and(f64::is_infinite));
+    if let Some(row) = strange {
+        return Err(Error::invalid(
+            "a number is infinite: nothing can be learned from it; clip it at fixed bounds first",
+        )
+        .with("column", column)
+        .with("row", row));
+    }
+    Ok(numbers)
 }
 
-fn filling(fill: &Fill, frame: &Frame, column: &str, ty: FieldType) -> Result<Value> {
+/// A figure that was learned; sums of huge numbers overflow.
+fn learned(value: f64, column: &str) -> Result<f64> {
+    if value.is_finite() {
+        return Ok(value);
+    }
+    Err(Error::invalid(
+        "the numbers of the column are too large or too far apart to learn from; clip it or take log1p",
+    )
+    .with("column", column))
+}
+
+pub(super) fn filling(fill: &Fill, frame: &Frame, column: &str, ty: FieldType) -> Result<Value> {
     let number = |value: Option<f64>| {
-        let value = value.ok_or_else(|| nothing(column))?;
+        let value = learned(value.ok_or_else(|| nothing(column))?, column)?;
         // A whole number keeps a column of integers one.
         let whole = ty == FieldType::Int && value.fract() == 0.0 && value.abs() < 9e15;
         Ok(if whole {
@@ -397,191 +414,4 @@ fn mode<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
             _ => Some(one),
         })
         .map(|(value, _)| value)
-}
-
-/// The categories that get a column, in the order of text, and whether others share one.
-fn categories(frame: &Frame, column: &str, most: Option<usize>, least: usize) -> Result<(Vec<String>, bool)> {
-    let series = frame
-        .series(column)?
-        .cast(&pl::DataType::String)
-        .map_err(classify)?;
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let texts = series.str().map_err(classify)?;
-    texts
-        .iter()
-        .flatten()
-        .for_each(|text| *counts.entry(text).or_default() += 1);
-    let limited = most.is_some() || least > 1;
-    let categories = frequent(counts, column, most, least)?;
-    if !limited && categories.len() > MOST_CATEGORIES {
-        return Err(Error::invalid(
-            "the column has too many categories; set max_categories, or drop it if it is an id",
-        )
-        .with("column", column)
-        .with("categories", categories.len())
-        .with("most", MOST_CATEGORIES));
-    }
-    Ok((categories, limited))
-}
-
-/// The most frequent (the smallest of equals) that are not rarer than `least`, in the order of text.
-fn frequent(
-    counts: BTreeMap<&str, usize>,
-    column: &str,
-    most: Option<usize>,
-    least: usize,
-) -> Result<Vec<String>> {
-    if most == Some(0) {
-        return Err(Error::invalid("at least one category must stay").with("column", column));
-    }
-    let mut ranked: Vec<(&str, usize)> = counts.into_iter().filter(|(_, count)| *count >= least).collect();
-    ranked.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    ranked.truncate(most.unwrap_or(usize::MAX));
-    let mut categories: Vec<String> = ranked.into_iter().map(|(text, _)| text.to_owned()).collect();
-    categories.sort_unstable();
-    Ok(categories)
-}
-
-/// The categories that stay as they are, after synonyms.
-fn kept(
-    frame: &Frame,
-    column: &str,
-    synonyms: &BTreeMap<String, String>,
-    most: Option<usize>,
-    least: usize,
-) -> Result<Vec<String>> {
-    let series = frame.series(column)?;
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for text in series.str().map_err(classify)?.iter().flatten() {
-        let text = synonyms.get(text).map_or(text, String::as_str);
-        *counts.entry(text).or_default() += 1;
-    }
-    frequent(counts, column, most, least)
-}
-
-/// All but those, when all are meant; named ones stay: an error about a column that is filled from itself is better than a
-/// silent gap.
-fn without(columns: &Columns, names: &[String], fits: &[FieldType], frame: &Frame) -> Columns {
-    match columns {
-        Columns::Named(_) => columns.clone(),
-        Columns::All => {
-            let left = frame
-                .columns()
-                .iter()
-                .filter(|(name, ty)| fits.contains(ty) && !names.contains(name));
-            Columns::Named(left.map(|(name, _)| name.clone()).collect())
-        }
-    }
-}
-
-fn group_filling(frame: &Frame, column: String, ty: FieldType, by: &[String], with: Statistic) -> Result<Op> {
-    if by.is_empty() || by.contains(&column) {
-        return Err(Error::invalid(
-            "a group is made by at least one column, and not by the one that is filled",
-        )
-        .with("column", column)
-        .with("setting", "by"));
-    }
-    let fill = match with {
-        Statistic::Mean => Fill::Mean,
-        Statistic::Median => Fill::Median,
-        Statistic::Mode => Fill::Mode,
-    };
-    let otherwise = filling(&fill, frame, &column, ty)?;
-    let found = groups(frame, by)?;
-    if found.len() > MOST_GROUPS {
-        return Err(Error::invalid(
-            "there are too many groups to learn from; group by something that more rows agree in",
-        )
-        .with("column", column)
-        .with("groups", found.len())
-        .with("most", MOST_GROUPS));
-    }
-    let mut learned = Vec::new();
-    for (key, rows) in found {
-        let part = frame.part(&column, &rows)?;
-        if part.series(&column)?.null_count() < rows.len() {
-            let value = filling(&fill, &part, &column, ty)?;
-            learned.push(Group { key, value });
-        }
-    }
-    Ok(Op::FillGroup {
-        column,
-        by: by.to_vec(),
-        groups: learned,
-        otherwise,
-    })
-}
-
-/// Where outliers begin; `None` when nothing is one.
-fn fences(frame: &Frame, column: &str, rule: OutlierRule) -> Result<(Option<f64>, Option<f64>)> {
-    let numbers = numbers(frame, column)?;
-    let at = |q: f64| {
-        let found = numbers
-            .quantile(q, pl::QuantileMethod::Linear)
-            .map_err(classify)?;
-        found.ok_or_else(|| nothing(column))
-    };
-    let times = |k: f64| {
-        if k.is_finite() && k > 0.0 {
-            Ok(k)
-        } else {
-            Err(
-                Error::invalid("an outlier rule needs a positive number of spreads")
-                    .with("column", column)
-                    .with("setting", "k"),
-            )
-        }
-    };
-    let around = |low: f64, high: f64, spread: f64| {
-        let fine = spread > 0.0 && (low - spread).is_finite() && (high + spread).is_finite();
-        if fine {
-            (Some(low - spread), Some(high + spread))
-        } else {
-            (None, None)
-        }
-    };
-    Ok(match rule {
-        OutlierRule::Iqr { k } => {
-            let (k, low, high) = (times(k)?, at(0.25)?, at(0.75)?);
-            around(low, high, k * (high - low))
-        }
-        OutlierRule::Z { k } => {
-            let k = times(k)?;
-            let (mean, deviation) = moments(&numbers).ok_or_else(|| nothing(column))?;
-            // A constant column differs from its mean by rounding alone.
-            let spread = if deviation <= 1e-12 * mean.abs() {
-                0.0
-            } else {
-                k * deviation
-            };
-            around(mean, mean, spread)
-        }
-        OutlierRule::Mad { k } => {
-            let (k, median) = (times(k)?, at(0.5)?);
-            let mut distances: Vec<f64> = numbers.iter().flatten().map(|v| (v - median).abs()).collect();
-            distances.sort_unstable_by(f64::total_cmp);
-            let middle = |at: usize| distances.get(at).copied().unwrap_or_default();
-            let n = distances.len();
-            let mad = (middle((n.max(1) - 1) / 2) + middle(n / 2)) / 2.0;
-            around(median, median, k * 1.4826 * mad)
-        }
-        OutlierRule::Quantiles { low, high } => {
-            if !(0.0..=1.0).contains(&low) || !(0.0..=1.0).contains(&high) || low > high {
-                return Err(
-                    Error::invalid("quantiles are between 0 and 1, the lower one first")
-                        .with("column", column),
-                );
-            }
-            (Some(at(low)?), Some(at(high)?))
-        }
-    })
-}
-
-/// Mean and standard deviation (of a sample).
-fn moments(numbers: &pl::Float64Chunked) -> Option<(f64, f64)> {
-    let mean = numbers.mean()?;
-    let count = numbers.len() - numbers.null_count();
-    let squares: f64 = numbers.iter().flatten().map(|v| (v - mean) * (v - mean)).sum();
-    Some((mean, (squares / (count as f64 - 1.0).max(1.0)).sqrt()))
 }

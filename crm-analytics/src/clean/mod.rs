@@ -23,6 +23,7 @@ mod expr;
 mod fitted;
 mod frame;
 mod learn;
+mod learned;
 mod options;
 mod plan;
 pub(crate) mod read;
