@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod model;
 #[cfg(feature = "parquet")]
 pub mod parquet;
+pub mod pipeline;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod privacy;

@@ -20,6 +20,7 @@
 //! ```
 
 mod expr;
+mod fill;
 mod fitted;
 mod frame;
 mod learn;

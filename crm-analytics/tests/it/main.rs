@@ -18,6 +18,7 @@ mod model_broken;
 mod model_hostile;
 mod model_sklearn;
 mod model_suites;
+mod models_stored;
 #[cfg(feature = "plot")]
 mod plot;
 #[cfg(feature = "plot")]
