@@ -70,6 +70,13 @@ pub struct FeaturePlan {
     pub without_orders: WithoutOrders,
     /// Fields of the profile that are read besides; paths such as `attributes.plan` are read as text.
     pub profile: Vec<FieldRef>,
+    /// For each of these numbers of days, `orders_30d` and `spend_30d`: the orders within so many days before the instant,
+    /// and what was paid for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<u32>,
+    /// Adds `days_between_orders`: the mean time from one order to the next; missing with less than two.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interpurchase: bool,
 }
 
 /// Recency, frequency, monetary value and tenure, in the order of their columns.
@@ -88,6 +95,8 @@ impl FeaturePlan {
             currency: None,
             without_orders: WithoutOrders::Exclude,
             profile: Vec::new(),
+            windows: Vec::new(),
+            interpurchase: false,
         }
     }
     /// Only these customers.
@@ -120,10 +129,36 @@ impl FeaturePlan {
         self.profile.push(field.into());
         self
     }
+    /// Adds the orders and payments within so many days before the instant.
+    #[must_use]
+    pub fn window(mut self, days: u32) -> Self {
+        self.windows.push(days);
+        self
+    }
+    /// Adds the mean time from one order to the next.
+    #[must_use]
+    pub fn interpurchase(mut self) -> Self {
+        self.interpurchase = true;
+        self
+    }
+    /// The columns made of orders besides recency, frequency, monetary value and tenure.
+    fn more(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .windows
+            .iter()
+            .flat_map(|days| [format!("orders_{days}d"), format!("spend_{days}d")])
+            .collect();
+        if self.interpurchase {
+            names.push("days_between_orders".to_owned());
+        }
+        names
+    }
+
     /// The names of the columns, in order.
     pub fn columns(&self) -> Vec<String> {
         RFM.iter()
             .map(|name| (*name).to_owned())
+            .chain(self.more())
             .chain(self.profile.iter().map(FieldRef::to_string))
             .collect()
     }
@@ -176,6 +211,7 @@ impl FeaturePlan {
         };
         let mut ids: Vec<CustomerId> = Vec::new();
         let mut values: [Vec<f64>; 4] = Default::default();
+        let mut more: Vec<Column> = self.more().into_iter().map(Column::float).collect();
         let mut profile = Table::default();
         let mut matched = 0;
         let fields = [FieldRef::from("id"), FieldRef::from("created_at")]
@@ -230,6 +266,9 @@ impl FeaturePlan {
                             .iter_mut()
                             .zip(numbers)
                             .for_each(|(column, value)| column.push(value));
+                        for (column, value) in more.iter_mut().zip(self.more_of(found)) {
+                            column.push(value.into())?;
+                        }
                     } else if !wanted {
                         report.left_out += 1;
                     }
@@ -249,6 +288,9 @@ impl FeaturePlan {
         let mut table = Table::default();
         for (name, values) in RFM.iter().zip(values) {
             table.push(Column::floats(*name, values))?;
+        }
+        for column in more {
+            table.push(column)?;
         }
         let names = self.profile.iter().map(FieldRef::to_string);
         if ids.is_empty() {
@@ -291,7 +333,7 @@ impl FeaturePlan {
                 codes.first().map(|code| (*code).to_owned())
             }
         };
-        let sums = Aggregate::new(filter)
+        let sums = Aggregate::new(filter.clone())
             .by("customer_id")
             .measure("count", Measure::Count)
             .measure("sum", Measure::Sum("total_minor".into()))
@@ -310,6 +352,7 @@ impl FeaturePlan {
                     sum: sum.f64_at(row)?,
                     first: at(first)?,
                     last: at(last)?,
+                    windows: vec![(0.0, 0.0); self.windows.len()],
                 };
                 Some((id.uuid_at(row)?, of))
             })();
@@ -317,7 +360,42 @@ impl FeaturePlan {
                 one.ok_or_else(|| Error::unexpected("the store answered a sum without a value"))?;
             orders.insert(id, of);
         }
+        for (at, days) in self.windows.iter().enumerate() {
+            let length = std::time::Duration::from_secs(86_400 * u64::from(*days));
+            let within = filter.clone().and(Filter::ge("at", self.as_of.minus(length)));
+            let sums = Aggregate::new(within)
+                .by("customer_id")
+                .measure("count", Measure::Count)
+                .measure("sum", Measure::Sum("total_minor".into()));
+            let table = store.aggregate(ctx, &ORDER, &sums).await?;
+            let [id, count, sum] = ["customer_id", "count", "sum"].map(|name| table.column(name));
+            let (id, count, sum) = (id?, count?, sum?);
+            for row in 0..table.rows() {
+                let found = id.uuid_at(row).and_then(|id| orders.get_mut(&id));
+                let slot = found.and_then(|orders| orders.windows.get_mut(at));
+                if let (Some(slot), Some(count), Some(sum)) = (slot, count.f64_at(row), sum.f64_at(row)) {
+                    *slot = (count, sum / 100.0);
+                }
+            }
+        }
         Ok((currency, orders))
+    }
+
+    /// The values of [`FeaturePlan::more`].
+    fn more_of(&self, orders: Option<&Orders>) -> Vec<Option<f64>> {
+        let mut values: Vec<Option<f64>> = match orders {
+            Some(orders) => orders
+                .windows
+                .iter()
+                .flat_map(|(count, sum)| [Some(*count), Some(*sum)])
+                .collect(),
+            None => vec![Some(0.0); 2 * self.windows.len()],
+        };
+        if self.interpurchase {
+            let several = orders.filter(|orders| orders.count >= 2.0);
+            values.push(several.map(|o| o.last.saturating_sub(o.first) as f64 / DAY / (o.count - 1.0)));
+        }
+        values
     }
 
     fn days_before(&self, micros: i64) -> f64 {
@@ -339,6 +417,8 @@ struct Orders {
     sum: f64,
     first: i64,
     last: i64,
+    /// Count and sum within each window.
+    windows: Vec<(f64, f64)>,
 }
 
 fn select(column: Column, keep: &[bool]) -> Result<Column> {

@@ -225,6 +225,12 @@ impl StoredModels {
         page.items.first().map(ModelRecord::read).transpose()
     }
 
+    async fn first(&self, ctx: &Context, name: &str) -> Result<Option<ModelRecord>> {
+        let query = Query::new(Filter::eq("name", name)).ascending("number").limit(1);
+        let page = self.store.find(ctx, &MODEL, &query).await?;
+        page.items.first().map(ModelRecord::read).transpose()
+    }
+
     /// Looks a version up.
     ///
     /// # Errors
@@ -303,10 +309,10 @@ impl StoredModels {
             }
             let mut writes = Vec::new();
             if stage == Stage::Live {
-                // The name's newest version is written anew as well: of two that are made live at the same time, one meets
-                // the other's write and tries again.
+                // The name's first version, which never goes, is written anew as well, and was read before anything else: of
+                // two that are made live at the same time, one meets the other's write and tries again.
+                let first = self.first(ctx, name).await?;
                 let before = self.found(ctx, name, Which::Live).await?;
-                let newest = self.found(ctx, name, Which::Newest).await?;
                 if let Some(before) = &before {
                     writes.push(Write::update(
                         before.id,
@@ -316,12 +322,8 @@ impl StoredModels {
                 }
                 let touched =
                     |id: Uuid| id == one.id || before.as_ref().is_some_and(|before| before.id == id);
-                if let Some(newest) = newest.filter(|newest| !touched(newest.id)) {
-                    writes.push(Write::update(
-                        newest.id,
-                        newest.version,
-                        newest.record(newest.stage)?,
-                    ));
+                if let Some(first) = first.filter(|first| !touched(first.id)) {
+                    writes.push(Write::update(first.id, first.version, first.record(first.stage)?));
                 }
             }
             writes.push(Write::update(one.id, one.version, one.record(stage)?));

@@ -763,3 +763,42 @@ async fn profile_columns_are_cleaned_and_take_part() {
         .unwrap();
     assert_eq!((filled.missing_before, filled.missing_after), (30, 0));
 }
+
+#[tokio::test]
+async fn windows_and_the_time_between_orders() {
+    let house = house().await;
+    let ctx = ctx("shop");
+    let (often, once) = (
+        house.customer(&ctx, day(0), &[]).await,
+        house.customer(&ctx, day(0), &[]).await,
+    );
+    for (at, minor) in [(10, 1_000), (40, 2_050), (70, 300), (100, 99_999)] {
+        house.order(&ctx, often, day(at), minor, "EUR").await;
+    }
+    house.order(&ctx, once, day(69), 500, "EUR").await;
+    let never = house.customer(&ctx, day(0), &[]).await;
+    let plan = FeaturePlan::rfm(day(100))
+        .without_orders(WithoutOrders::Include)
+        .window(30)
+        .window(90)
+        .interpurchase();
+    let names = [
+        "orders_30d",
+        "spend_30d",
+        "orders_90d",
+        "spend_90d",
+        "days_between_orders",
+    ];
+    assert_eq!(plan.columns()[4..], names);
+    let found = plan.read(&ctx, house.store(), &mut |_| ()).await.unwrap();
+    for (who, wanted) in [
+        // The window begins with its first instant and ends before the last; the order of day 100 is not known yet.
+        (often, [Some(1.0), Some(3.0), Some(3.0), Some(33.5), Some(30.0)]),
+        (once, [Some(0.0), Some(0.0), Some(1.0), Some(5.0), None]),
+        (never, [Some(0.0), Some(0.0), Some(0.0), Some(0.0), None]),
+    ] {
+        let row = found.ids.iter().position(|id| id.uuid() == who).unwrap();
+        let values = names.map(|name| found.table.column(name).unwrap().f64_at(row));
+        assert_eq!(values, wanted);
+    }
+}
