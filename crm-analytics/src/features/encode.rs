@@ -27,8 +27,10 @@ fn of_value<'a>(value: &Value, scratch: &'a mut String) -> Option<&'a str> {
     scratch.clear();
     match value {
         Value::Bool(flag) => scratch.push_str(if *flag { "true" } else { "false" }),
-        // Writing into a string cannot fail.
-        Value::Int(int) => drop(write!(scratch, "{int}")),
+        Value::Int(int) => {
+            // Writing into a string cannot fail.
+            let _ = write!(scratch, "{int}");
+        }
         _ => return None,
     }
     Some(scratch)

@@ -75,6 +75,16 @@ pub(super) fn segmentation(
             constant.join(", ")
         ));
     }
+    if let Some(audience) = &features.report.audience {
+        let out = audience.objected + audience.without_consent;
+        if out > 0 {
+            notes.push(format!(
+                "{} customers may not be looked at for the purpose {} and were left out.",
+                figure(out as f64),
+                audience.purpose
+            ));
+        }
+    }
     if features.report.left_out > 0 {
         notes.push(format!(
             "{} customers without orders were left out.",

@@ -39,6 +39,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crm_core::capability::{Classifier, Clusterer, RecordStore, Reducer};
+use crm_core::consent::Purpose;
 use crm_core::query::Scan;
 use crm_core::record::Schema;
 use crm_core::segment::{Lineage, SegmentId};
@@ -51,6 +52,7 @@ use serde::{Deserialize, Serialize};
 use crate::clean::{CleaningPlan, CleaningReport, FittedCleaning};
 use crate::features::{FeaturePlan, FeatureReport, Scaling, to_matrix};
 use crate::model::Choice;
+use crate::privacy::Audience;
 
 #[cfg(feature = "plot")]
 pub(crate) use names::figure;
@@ -95,6 +97,10 @@ pub struct SegmentationPlan {
     pub fit_rows: usize,
     /// At most so many customers are placed on the plane for pictures. 5,000 unless said otherwise.
     pub picture_rows: usize,
+    /// What the segments are for: whoever may not be looked at for it ([`Audience`]), as things stand when it is run, is left
+    /// out and counted. Nobody is asked without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Purpose>,
 }
 
 impl SegmentationPlan {
@@ -109,6 +115,7 @@ impl SegmentationPlan {
             seed: 0,
             fit_rows: 50_000,
             picture_rows: 5_000,
+            purpose: None,
         }
     }
     /// Says how the features are cleaned.
@@ -121,6 +128,12 @@ impl SegmentationPlan {
     #[must_use]
     pub fn groups(mut self, groups: Groups) -> Self {
         self.groups = groups;
+        self
+    }
+    /// Says what the segments are for.
+    #[must_use]
+    pub fn purpose(mut self, purpose: Purpose) -> Self {
+        self.purpose = Some(purpose);
         self
     }
     /// Sets the seed.
@@ -402,7 +415,15 @@ impl Insights {
                 total: None,
             })
         };
-        let features = plan.features.read(ctx, &*self.store, reading).await?;
+        let features = match &plan.purpose {
+            None => plan.features.read(ctx, &*self.store, reading).await?,
+            Some(purpose) => {
+                let audience = Audience::read(ctx, &*self.store, purpose, self.clock.now()).await?;
+                plan.features
+                    .read_for(ctx, &*self.store, &audience, reading)
+                    .await?
+            }
+        };
         ctx.check(&*self.clock)?;
         let rows = features.ids.len();
         progress(Progress {

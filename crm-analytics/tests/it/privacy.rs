@@ -1,6 +1,7 @@
 //! Who may be looked at for a purpose.
 
 use crm_analytics::features::FeaturePlan;
+use crm_analytics::insights::SegmentationPlan;
 use crm_analytics::privacy::Audience;
 use crm_core::capability::RecordStore;
 use crm_core::consent::{
@@ -196,4 +197,14 @@ async fn features_for_a_purpose_leave_objectors_out_and_count_them() {
     let report = some.report.audience.unwrap();
     assert_eq!((report.objected, report.without_consent), (1, 0));
     assert_eq!(report.purpose, "profiling");
+
+    let plan = SegmentationPlan::new("value", plan).purpose(interest);
+    house.clock_at(day(20));
+    let found = house.insights.preview(&ctx, &plan, &mut |_| ()).await.unwrap();
+    assert_eq!(found.ids.len(), wanted.len());
+    assert!(
+        found.notes.iter().any(|note| note.contains("profiling")),
+        "{:?}",
+        found.notes
+    );
 }
