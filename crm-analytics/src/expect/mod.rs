@@ -415,13 +415,18 @@ fn look_at(check: &Check, table: &Table, others: &[(&str, &Table)]) -> std::resu
         }
         Check::Unique { columns } => unique(table, columns)?,
         Check::Matches { column, pattern } => {
-            let whole = format!("^(?:{pattern})$");
-            let regex = RegexBuilder::new(&whole)
-                .size_limit(PATTERN)
-                .build()
-                .map_err(|_| {
-                    Error::invalid("the pattern cannot be read, or is too large").with("setting", "pattern")
-                })?;
+            let build = |pattern: &str| {
+                RegexBuilder::new(pattern)
+                    .size_limit(PATTERN)
+                    .build()
+                    .map_err(|_| {
+                        Error::invalid("the pattern cannot be read, or is too large")
+                            .with("setting", "pattern")
+                    })
+            };
+            // It must be whole by itself: `a)|(b` would not be held to both ends.
+            build(pattern)?;
+            let regex = build(&format!("^(?:{pattern})$"))?;
             texts(column, &|text| regex.is_match(text))?
         }
         Check::OneOf { column, values } => texts(column, &|text| values.contains(text))?,

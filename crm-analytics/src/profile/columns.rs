@@ -80,13 +80,9 @@ pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
             .unwrap_or_default()
     };
     let (low, high) = (value(at.floor() as usize), value(at.ceil() as usize));
-    // Not low + (high - low) * part: the difference of huge values overflows.
+    // Not low + (high - low) * part: the difference of huge values overflows. Rounding does not carry it outside.
     let part = at.fract();
-    if part == 0.0 {
-        low
-    } else {
-        low * (1.0 - part) + high * part
-    }
+    (low * (1.0 - part) + high * part).clamp(low, high)
 }
 
 fn numbers(mut values: Vec<f64>, quantiles: &[f64]) -> Option<NumberProfile> {
@@ -98,15 +94,21 @@ fn numbers(mut values: Vec<f64>, quantiles: &[f64]) -> Option<NumberProfile> {
     let n = values.len() as f64;
     // Divided first: the sum of huge values overflows. Rounding does not carry the mean out of the range.
     let mean = values.iter().map(|value| value / n).sum::<f64>().clamp(min, max);
-    let scale = (max - mean).max(mean - min);
-    let deviation = if scale > 0.0 && scale.is_finite() && values.len() > 1 {
-        let squares: f64 = values.iter().map(|value| ((value - mean) / scale).powi(2)).sum();
-        (squares / (n - 1.0)).sqrt() * scale
+    // A quarter of everything: the squares of what is left by the scale are at most 4, whatever the range.
+    let quarter = |value: f64| value / 4.0;
+    let scale = (quarter(max) - quarter(mean)).max(quarter(mean) - quarter(min));
+    let deviation = if scale > 0.0 && values.len() > 1 {
+        let away = |value: &f64| (quarter(*value) - quarter(mean)) / scale;
+        let squares: f64 = values.iter().map(|value| away(value).powi(2)).sum();
+        ((squares / (n - 1.0)).sqrt() * scale * 4.0).min(f64::MAX)
     } else {
         0.0
     };
     let median = quantile(&values, 0.5);
-    let mut distances: Vec<f64> = values.iter().map(|value| (value - median).abs()).collect();
+    let mut distances: Vec<f64> = values
+        .iter()
+        .map(|value| (value - median).abs().min(f64::MAX))
+        .collect();
     distances.sort_unstable_by(f64::total_cmp);
     let mad = quantile(&distances, 0.5);
     let fence = 3.5 * 1.4826 * mad;

@@ -230,6 +230,14 @@ fn what_makes_no_sense_is_an_error_with_its_place() {
         (
             Check::Matches {
                 column: "mail".into(),
+                pattern: "a)|(?:b".into(),
+            },
+            0.0,
+            "pattern",
+        ),
+        (
+            Check::Matches {
+                column: "mail".into(),
                 pattern: "((a{100}){100}){100}".into(),
             },
             0.0,

@@ -228,14 +228,8 @@ fn columns_that_say_the_same_or_know_the_outcome_are_named() {
             .cloned()
             .collect(),
     );
-    assert_eq!(
-        ProfilePlan::new()
-            .target("churned")
-            .run(&fair.unwrap())
-            .unwrap()
-            .leakage,
-        []
-    );
+    let fair = ProfilePlan::new().target("churned").run(&fair.unwrap()).unwrap();
+    assert!(fair.leakage.is_empty());
     assert!(ProfilePlan::new().target("plan").run(&table).is_err());
 }
 
@@ -262,11 +256,8 @@ proptest! {
             prop_assert!(n.quantiles.iter().all(|(_, v)| *v >= n.min && *v <= n.max));
             prop_assert!(!n.deviation.is_nan());
         }
-        let text = serde_json::to_string(&profile);
-        prop_assert!(text.is_ok());
-        if column.numbers.as_ref().is_none_or(|n| n.deviation.is_finite() && n.mad.is_finite()) {
-            let read: TableProfile = serde_json::from_str(&text.unwrap()).unwrap();
-            prop_assert_eq!(read, profile);
-        }
+        let text = serde_json::to_string(&profile).unwrap();
+        let read: TableProfile = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(read, profile);
     }
 }
