@@ -15,6 +15,7 @@ mod access;
 mod analysis;
 mod collector;
 mod message;
+mod profile;
 mod store;
 
 pub use access::{Authenticator, Credentials, Principal, Scope, not_authenticated};
@@ -30,4 +31,5 @@ pub use message::{
     MailCapability, Mailer, SmsCapability, SmsSender, VoiceCaller, VoiceCapability, WebhookReply,
     WebhookRequest, WebhookSource,
 };
+pub use profile::{EditRun, Edited, EditsUndone, ProfileEdit, ProfileField, ProfileWriter};
 pub use store::{RecordStore, StoreCapability};

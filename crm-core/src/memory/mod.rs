@@ -20,6 +20,7 @@
 
 mod collector;
 mod mailer;
+mod profiles;
 mod recorder;
 mod shelf;
 mod sms;
@@ -28,6 +29,7 @@ mod voice;
 
 pub use collector::MemoryCollector;
 pub use mailer::MemoryMailer;
+pub use profiles::MemoryProfiles;
 pub use sms::MemorySms;
 pub use store::MemoryStore;
 pub use voice::MemoryVoice;

@@ -29,6 +29,7 @@ pub mod discovery;
 pub mod fixtures;
 pub mod mailer;
 pub mod models;
+pub mod profile;
 pub mod sms;
 pub mod store;
 pub mod voice;

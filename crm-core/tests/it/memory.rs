@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crm_core::capability::{Collector, Mailer, RecordStore, Reject, RejectKind, SmsSender, VoiceCaller};
-use crm_core::memory::{MemoryCollector, MemoryMailer, MemorySms, MemoryStore, MemoryVoice};
+use crm_core::capability::{Collector, Mailer, ProfileWriter, RecordStore, Reject, RejectKind, SmsSender, VoiceCaller};
+use crm_core::customer::CUSTOMER;
+use crm_core::memory::{MemoryCollector, MemoryMailer, MemoryProfiles, MemorySms, MemoryStore, MemoryVoice};
 use crm_core::query::{Filter, Query};
 use crm_core::testkit::{fixtures, store};
-use crm_core::{Effect, Error, ErrorKind, ManualClock, Timestamp};
+use crm_core::{Effect, Error, ErrorKind, ManualClock, SystemClock, Timestamp};
 
 crm_core::store_suite!(suite, async {
     Arc::new(MemoryStore::new("memory")) as Arc<dyn RecordStore>
@@ -16,6 +17,12 @@ crm_core::mailer_suite!(mailer, async {
 });
 crm_core::sms_suite!(sms, async {
     Arc::new(MemorySms::new("memory")) as Arc<dyn SmsSender>
+});
+crm_core::profile_suite!(profiles, async {
+    let store: Arc<dyn RecordStore> = Arc::new(MemoryStore::new("memory"));
+    store.migrate(&[&CUSTOMER]).await.unwrap();
+    let writer = MemoryProfiles::new(store.clone(), SystemClock::shared());
+    (Arc::new(writer) as Arc<dyn ProfileWriter>, store)
 });
 crm_core::voice_suite!(voice, async {
     Arc::new(MemoryVoice::new("memory")) as Arc<dyn VoiceCaller>

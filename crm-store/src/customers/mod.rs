@@ -35,6 +35,7 @@ mod merge;
 mod normalise;
 mod organisations;
 pub(crate) mod plain;
+mod profiles;
 mod retention;
 mod shape;
 mod tags;

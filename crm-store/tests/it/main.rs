@@ -34,6 +34,7 @@ mod own;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod own_server;
 mod people;
+mod profiles;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod postgres;
 mod retention;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crm_core::activity::Money;
-use crm_core::customer::{ContactKind, Draft, ExternalRef, OrderDraft};
+use crm_core::capability::{EditRun, ProfileEdit, ProfileWriter};
+use crm_core::customer::{ContactKind, Draft, ExternalRef, OrderDraft, Provenance};
 use crm_core::query::{Filter, Query};
 use crm_core::record::Write;
 use crm_core::testkit::fixtures;
@@ -23,7 +24,7 @@ on_every_store!(
 );
 
 /// Every public async method, with what tells that the other tenant stayed unseen: see [`outcome`].
-const MATRIX: [&str; 54] = [
+const MATRIX: [&str; 55] = [
     "Customers::batch",
     "Customers::create",
     "Customers::update",
@@ -78,6 +79,7 @@ const MATRIX: [&str; 54] = [
     "Customers::timeline",
     "Customers::orders",
     "Customers::undo_import",
+    "Customers::edit_profiles",
 ];
 
 /// Names of the public async methods of a folder of sources, by the type they belong to.
@@ -431,6 +433,16 @@ async fn outcome(desk: &Desk, ctx: &Context, method: &str, known: &Known) -> Str
         "Customers::timeline" => format!("{:?}", c.timeline(ctx, one, 10, None).await),
         "Customers::orders" => format!("{:?}", c.orders(ctx, one, 10, None).await),
         "Customers::undo_import" => format!("{:?}", c.undo_import(ctx, text, &mut |_| {}).await),
+        "Customers::edit_profiles" => {
+            let run = EditRun::new(text, Provenance::new("cleaning", at(9)));
+            let edits: Vec<ProfileEdit> = [one, two]
+                .iter()
+                .flat_map(|id| (1..4).map(|version| ProfileEdit::new(*id, version)))
+                .map(|edit| edit.set("given_name".parse().unwrap(), "Mine"))
+                .collect();
+            let done = c.edit_profiles(ctx, &run, &edits).await;
+            format!("{done:?} {:?}", ProfileWriter::undo(c, ctx, text).await)
+        }
         other => panic!("no call for {other}"),
     };
     known.strip(answer)

@@ -16,7 +16,7 @@ const PAGE: u32 = 10_000;
 /// What was written here is seen before what lies below; nothing is written below. Serves what an import asks: look-ups
 /// of bounded size by keys.
 #[derive(Debug)]
-pub(super) struct Overlay {
+pub(in super::super) struct Overlay {
     below: Arc<dyn RecordStore>,
     above: MemoryStore,
     written: Mutex<Written>,
@@ -30,7 +30,7 @@ struct Written {
 }
 
 impl Overlay {
-    pub(super) fn new(below: Arc<dyn RecordStore>) -> Self {
+    pub(in super::super) fn new(below: Arc<dyn RecordStore>) -> Self {
         Self {
             below,
             above: MemoryStore::new("dry-run"),

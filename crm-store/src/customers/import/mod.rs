@@ -1,6 +1,6 @@
 //! Bulk: a stream of drafts becomes units of work, each stored together with how far it got.
 
-mod dry;
+pub(super) mod dry;
 pub(super) mod job;
 pub(super) mod journal;
 mod rejects;

@@ -7,6 +7,7 @@ use crm_core::record::{Record, Version, Write};
 use crm_core::{Context, Error, Result, Timestamp, Uuid};
 
 use super::super::Customers;
+use super::super::profiles::is_edits;
 use super::journal::Journal;
 use super::{
     Done, IMPORT_JOB, ImportJob, ImportOptions, ImportReport, ImportState, job, rejects, taken_over,
@@ -112,6 +113,12 @@ pub(super) async fn open(
         run.version = stored.version;
         run.created_at = stored.record.timestamp("created_at")?;
         let known = job::read_job(&stored)?;
+        if is_edits(&known) {
+            return Err(Error::conflict(
+                "edits of profiles were made under this name; take another one for the import",
+            )
+            .with("job", name));
+        }
         match known.state {
             ImportState::Running => {
                 run.run = known.run.unwrap_or(run.run);
