@@ -3,7 +3,7 @@
 //! This crate does no I/O by itself. Use it through the `open-crm` crate unless you write a provider; then this is the
 //! one crate you need (`crm_core::testkit`, feature `testkit`, proves that your provider keeps its contract).
 //!
-//! - what is stored and said: [`customer`], [`activity`], [`segment`], [`message`], [`consent`]
+//! - what is stored and said: [`customer`], [`activity`], [`segment`], [`score`], [`message`], [`consent`]
 //! - how it is stored and asked for: [`record`], [`query`], [`table`], [`Matrix`]
 //! - who does it: [`Provider`], [`Consumer`], [`capability`], [`registry`], [`policy`]
 //! - what comes with every call: [`Context`], [`Clock`], [`IdSource`], [`Error`]
@@ -30,6 +30,7 @@ mod provider;
 pub mod query;
 pub mod record;
 pub mod registry;
+pub mod score;
 mod secret;
 pub mod segment;
 mod shared_time;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crm_core::record::FieldType;
 use crm_core::table::{ColumnData, TextData};
-use crm_core::{Column, Error, Result, Table, Timestamp};
+use crm_core::{Column, Error, Result, Table};
 use polars::prelude as pl;
 use polars::prelude::{IntoLazy, IntoSeries, NamedFrom, NewChunkedArray};
 
@@ -352,11 +352,4 @@ where
     let texts = series.str().map_err(classify)?;
     let values: Vec<Option<T>> = texts.iter().map(|text| text.and_then(&read)).collect();
     Ok(pl::Series::new("read".into(), values))
-}
-
-/// Text read as microseconds.
-pub(super) fn read_times(series: &pl::Series) -> Result<pl::Series> {
-    read_text(series, |text| {
-        text.trim().parse::<Timestamp>().ok().map(Timestamp::as_micros)
-    })
 }

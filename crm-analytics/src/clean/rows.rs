@@ -1,5 +1,6 @@
 //! Steps that look at more than one row: duplicates, groups, what came before.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
@@ -42,20 +43,7 @@ impl<'a> Keys<'a> {
     /// The parts one after the other, each with its length in front, so that no two keys look alike. Writes into `key`;
     /// answers whether any part is there.
     fn write(&self, row: usize, key: &mut Vec<u8>) -> bool {
-        key.clear();
-        let mut any = false;
-        for cells in &self.0 {
-            match cells.cell(row).shown() {
-                None => key.push(0),
-                Some(text) => {
-                    any = true;
-                    key.push(1);
-                    key.extend((text.len() as u64).to_le_bytes());
-                    key.extend(text.as_bytes());
-                }
-            }
-        }
-        any
+        write_key(self.0.iter().map(|cells| cells.cell(row).shown()), key)
     }
 
     fn texts(&self, row: usize) -> Vec<Option<String>> {
@@ -65,6 +53,24 @@ impl<'a> Keys<'a> {
             .map(|cells| cells.cell(row).shown().map(|text| text.into_owned()));
         texts.collect()
     }
+}
+
+/// Writes the parts of a key; answers whether any part is there.
+pub(super) fn write_key<'a>(parts: impl Iterator<Item = Option<Cow<'a, str>>>, key: &mut Vec<u8>) -> bool {
+    key.clear();
+    let mut any = false;
+    for part in parts {
+        match part {
+            None => key.push(0),
+            Some(text) => {
+                any = true;
+                key.push(1);
+                key.extend((text.len() as u64).to_le_bytes());
+                key.extend(text.as_bytes());
+            }
+        }
+    }
+    any
 }
 
 /// Which rows stay when of those with the same key only one does.
@@ -153,14 +159,20 @@ pub(super) fn group_of(frame: &Frame, by: &[String], groups: &[Group]) -> Result
     let names: Vec<&str> = by.iter().map(String::as_str).collect();
     let held = Held::all(frame, &names)?;
     let keys = Keys::of(&held)?;
-    let known: HashMap<&[Option<String>], usize> = groups
-        .iter()
-        .enumerate()
-        .map(|(at, group)| (group.key.as_slice(), at))
-        .collect();
-    Ok((0..frame.rows())
-        .map(|row| known.get(keys.texts(row).as_slice()).copied())
-        .collect())
+    let mut known: HashMap<Box<[u8]>, usize> = HashMap::new();
+    let mut key = Vec::new();
+    for (at, group) in groups.iter().enumerate() {
+        write_key(
+            group.key.iter().map(|part| part.as_deref().map(Cow::Borrowed)),
+            &mut key,
+        );
+        known.insert(key.as_slice().into(), at);
+    }
+    let find = |row| {
+        keys.write(row, &mut key);
+        known.get(key.as_slice()).copied()
+    };
+    Ok((0..frame.rows()).map(find).collect())
 }
 
 /// The column with the last value that is there in the place of missing ones, in the order of another column.

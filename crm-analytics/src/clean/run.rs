@@ -8,7 +8,7 @@ use polars::prelude as pl;
 use polars::prelude::{IntoSeries, NamedFrom};
 
 use super::fitted::Op;
-use super::frame::{Frame, classify, map_text, read_text, read_times};
+use super::frame::{Frame, classify, map_text, read_text};
 use super::{Case, CastTo, CleaningLine, OutlierAction, Unknown, Unreadable, fill, read, rows, text};
 
 /// Runs one operation; the only way rows are changed, when learning as when applying.
@@ -320,7 +320,6 @@ pub(super) fn exchange(
 fn cast(line: CleaningLine, frame: &mut Frame, column: &str, to: CastTo) -> Result<CleaningLine> {
     let from = frame.ty(column)?;
     let value = || pl::col(column);
-    let trimmed = || value().str().strip_chars(pl::lit(pl::NULL));
     let whole = |floats: pl::Expr| {
         let ints = floats.clone().cast(pl::DataType::Int64);
         pl::when(ints.clone().cast(pl::DataType::Float64).eq(floats))
@@ -329,23 +328,18 @@ fn cast(line: CleaningLine, frame: &mut Frame, column: &str, to: CastTo) -> Resu
     };
     let (ty, new) = match (to, from) {
         (CastTo::Float, FieldType::Text) => {
-            let floats = trimmed().cast(pl::DataType::Float64);
-            let finite = pl::when(floats.clone().is_finite())
-                .then(floats)
-                .otherwise(pl::lit(pl::NULL));
-            (FieldType::Float, frame.compute(finite)?)
+            (FieldType::Float, read_text(&frame.series(column)?, text::float)?)
         }
         (CastTo::Float, _) => (
             FieldType::Float,
             frame.compute(value().cast(pl::DataType::Float64))?,
         ),
         (CastTo::Int, FieldType::Float) => (FieldType::Int, frame.compute(whole(value()))?),
-        (CastTo::Int, FieldType::Text) => (
-            FieldType::Int,
-            frame.compute(trimmed().cast(pl::DataType::Int64))?,
-        ),
+        (CastTo::Int, FieldType::Text) => (FieldType::Int, read_text(&frame.series(column)?, text::int)?),
         (CastTo::Int, _) => (FieldType::Int, frame.compute(value().cast(pl::DataType::Int64))?),
-        (CastTo::Timestamp, FieldType::Text) => (FieldType::Timestamp, read_times(&frame.series(column)?)?),
+        (CastTo::Timestamp, FieldType::Text) => {
+            (FieldType::Timestamp, read_text(&frame.series(column)?, text::time)?)
+        }
         (CastTo::Timestamp, _) => (FieldType::Timestamp, frame.series(column)?),
         (CastTo::Bool, FieldType::Bool) => (FieldType::Bool, frame.series(column)?),
         (CastTo::Bool, FieldType::Int) => {
@@ -355,6 +349,12 @@ fn cast(line: CleaningLine, frame: &mut Frame, column: &str, to: CastTo) -> Resu
             (FieldType::Bool, frame.compute(known.cast(pl::DataType::Boolean))?)
         }
         (CastTo::Bool, _) => (FieldType::Bool, read_text(&frame.series(column)?, text::flag)?),
+        (CastTo::Text, FieldType::Float) => {
+            let old = frame.series(column)?;
+            let texts = old.f64().map_err(classify)?.iter().map(|v| v.map(text::number));
+            let texts: pl::StringChunked = texts.collect();
+            (FieldType::Text, texts.into_series())
+        }
         (CastTo::Text, _) => (
             FieldType::Text,
             frame.compute(value().cast(pl::DataType::String))?,

@@ -2,10 +2,53 @@
 
 use std::borrow::Cow;
 
+use crm_core::Timestamp;
 use crm_core::customer::{EmailAddress, PhoneNumber};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick, is_nfkc_quick};
 
-use super::UnicodeForm;
+use super::{Case, UnicodeForm};
+
+/// Without blanks at both ends; `None` when nothing is left.
+pub(super) fn trim(text: &str) -> Option<Cow<'_, str>> {
+    let trimmed = text.trim();
+    (!trimmed.is_empty()).then_some(Cow::Borrowed(trimmed))
+}
+
+/// In another case.
+pub(super) fn case(text: &str, to: Case) -> String {
+    match to {
+        Case::Lower => text.to_lowercase(),
+        Case::Upper => text.to_uppercase(),
+        Case::Title => title(text),
+    }
+}
+
+/// A finite number.
+pub(super) fn float(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// A whole number.
+pub(super) fn int(text: &str) -> Option<i64> {
+    text.trim().parse().ok()
+}
+
+/// An instant, in microseconds.
+pub(super) fn time(text: &str) -> Option<i64> {
+    text.trim().parse::<Timestamp>().ok().map(Timestamp::as_micros)
+}
+
+/// A float as an integer, if it is one.
+pub(super) fn whole(number: f64) -> Option<i64> {
+    // 2 to the 63rd, the first that is none.
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    (number.fract() == 0.0 && (-END..END).contains(&number)).then_some(number as i64)
+}
+
+/// A number as text: `1.0`, `0.1`, `1e20`.
+pub(super) fn number(number: f64) -> String {
+    format!("{number:?}")
+}
 
 /// One blank for every run of blanks, none at the ends; `None` when nothing is left.
 pub(super) fn squeeze(text: &str) -> Option<Cow<'_, str>> {

@@ -7,12 +7,44 @@ use crm_core::{Column, Error, Matrix, Result, Table};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::clean::Cell;
+
 /// One value, as an encoding looks at it.
 #[derive(Clone, Copy)]
 pub(super) enum Given<'a> {
     Missing,
     Number(f64),
     Text(&'a str),
+}
+
+/// The values of one row, in the order of the columns.
+#[derive(Clone, Copy)]
+pub(crate) enum RowOf<'a> {
+    Values(&'a [Value]),
+    /// Cells of a cleaned row, and where the columns are among them.
+    Cells(&'a [Cell<'a>], &'a [usize]),
+}
+
+impl RowOf<'_> {
+    /// One value, as a number or as a category.
+    fn given<'s>(&'s self, at: usize, number: bool, scratch: &'s mut String) -> Given<'s> {
+        match self {
+            Self::Values(values) => match values.get(at) {
+                None | Some(Value::Null) => Given::Missing,
+                Some(Value::Text(text)) => Given::Text(text),
+                Some(Value::Bool(flag)) if number => Given::Number(f64::from(u8::from(*flag))),
+                Some(value) if number => value.as_f64().map_or(Given::Missing, Given::Number),
+                Some(value) => of_value(value, scratch).map_or(Given::Missing, Given::Text),
+            },
+            Self::Cells(cells, places) => match places.get(at).and_then(|place| cells.get(*place)) {
+                None | Some(Cell::Null) => Given::Missing,
+                Some(Cell::Text(text)) => Given::Text(text),
+                Some(Cell::Bool(flag)) if number => Given::Number(f64::from(u8::from(*flag))),
+                Some(cell) if number => cell.as_f64().map_or(Given::Missing, Given::Number),
+                Some(cell) => of_value(&cell.clone().value(), scratch).map_or(Given::Missing, Given::Text),
+            },
+        }
+    }
 }
 
 /// A value of a column as a category: integers and bools as text, written into `scratch`.
@@ -409,26 +441,25 @@ impl FittedEncoding {
                     .with("features", self.names.len()),
             );
         }
+        for (fitted, value) in self.columns.iter().zip(values) {
+            if let Some(ty) = value.ty().filter(|ty| *ty != fitted.ty) {
+                return Err(wrong_type(fitted, ty));
+            }
+        }
+        self.encode_of(RowOf::Values(values), out)
+    }
+
+    /// Encodes one row of the right types.
+    pub(crate) fn encode_of(&self, row: RowOf<'_>, out: &mut [f64]) -> Result<EncodingReport> {
         let mut report = EncodingReport::default();
         let mut scratch = String::new();
         let mut rest = out;
-        for (fitted, value) in self.columns.iter().zip(values) {
+        for (at, fitted) in self.columns.iter().enumerate() {
             let Some((slots, after)) = rest.split_at_mut_checked(fitted.coder.width()) else {
                 return Err(Error::unexpected("an encoding is wider than its names"));
             };
             rest = after;
-            if let Some(ty) = value.ty().filter(|ty| *ty != fitted.ty) {
-                return Err(wrong_type(fitted, ty));
-            }
-            let given = match value {
-                Value::Null => Given::Missing,
-                Value::Text(text) => Given::Text(text),
-                Value::Bool(flag) if fitted.coder.takes_numbers() => {
-                    Given::Number(f64::from(u8::from(*flag)))
-                }
-                value if fitted.coder.takes_numbers() => value.as_f64().map_or(Given::Missing, Given::Number),
-                value => of_value(value, &mut scratch).map_or(Given::Missing, Given::Text),
-            };
+            let given = row.given(at, fitted.coder.takes_numbers(), &mut scratch);
             fitted
                 .coder
                 .write(given, slots, &mut report)

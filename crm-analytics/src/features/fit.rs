@@ -93,6 +93,27 @@ pub enum Encoding {
     },
 }
 
+impl Encoding {
+    /// One column a category, all as usual: every category of its own, those never seen are none of them.
+    pub fn one_hot() -> Self {
+        Self::OneHot {
+            max_categories: None,
+            min_count: 0,
+            unknown: Unknown::Accept,
+            missing: false,
+        }
+    }
+    /// A number in standard deviations from the mean; missing ones become the mean.
+    pub fn number() -> Self {
+        Self::Number {
+            impute: Impute::Mean,
+            log1p: false,
+            scale: Scale::Standard,
+            missing: false,
+        }
+    }
+}
+
 /// One column and its encoding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureDef {

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::privacy::{Audience, AudienceReport};
 
+pub(crate) use encode::RowOf;
 pub use encode::{Encoded, EncodingReport, FittedEncoding};
 pub use fit::{Encoding, EncodingPlan, FeatureDef, Impute, Scale};
 pub use scaling::Scaling;
@@ -176,7 +177,7 @@ impl FeaturePlan {
         store: &dyn RecordStore,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Features> {
-        self.read_rows(ctx, store, None, progress).await
+        self.read_rows(ctx, store, (None, None), progress).await
     }
 
     /// As [`FeaturePlan::read`], for a purpose: those who may not be looked at for it are left out and counted.
@@ -190,18 +191,37 @@ impl FeaturePlan {
         audience: &Audience,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Features> {
-        self.read_rows(ctx, store, Some(audience), progress).await
+        self.read_rows(ctx, store, (Some(audience), None), progress).await
+    }
+
+    /// As [`FeaturePlan::read`], of these customers only, as far as the plan means them.
+    pub(crate) async fn read_some(
+        &self,
+        ctx: &Context,
+        store: &dyn RecordStore,
+        ids: &[CustomerId],
+        audience: Option<&Audience>,
+    ) -> Result<Features> {
+        self.read_rows(ctx, store, (audience, Some(ids)), &mut |_| ()).await
+    }
+
+    /// The same plan as of another instant.
+    #[must_use]
+    pub fn at(mut self, as_of: Timestamp) -> Self {
+        self.as_of = as_of;
+        self
     }
 
     async fn read_rows(
         &self,
         ctx: &Context,
         store: &dyn RecordStore,
-        audience: Option<&Audience>,
+        (audience, only): (Option<&Audience>, Option<&[CustomerId]>),
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Features> {
+        let only: Option<Vec<Uuid>> = only.map(|ids| ids.iter().map(|id| id.uuid()).collect());
         let (currency, orders) = self
-            .orders(ctx, store)
+            .orders(ctx, store, only.as_deref())
             .await
             .map_err(|e| e.operation("features.read"))?;
         let mut report = FeatureReport {
@@ -220,6 +240,10 @@ impl FeaturePlan {
         let customers = segment::resolve(store, ctx, self.as_of, &self.customers)
             .await
             .map_err(|e| e.operation("features.read"))?;
+        let customers = match &only {
+            Some(ids) => customers.and(Filter::one_of("id", ids.iter().copied())),
+            None => customers,
+        };
         let scan = Scan::new(customers, fields);
         store
             .scan(ctx, &CUSTOMER, &scan, &mut |chunk: Table| {
@@ -310,6 +334,7 @@ impl FeaturePlan {
         &self,
         ctx: &Context,
         store: &dyn RecordStore,
+        only: Option<&[Uuid]>,
     ) -> Result<(Option<String>, HashMap<Uuid, Orders>)> {
         let mut filter = Filter::lt("at", self.as_of);
         let currency = match &self.currency {
@@ -333,6 +358,9 @@ impl FeaturePlan {
                 codes.first().map(|code| (*code).to_owned())
             }
         };
+        if let Some(ids) = only {
+            filter = filter.and(Filter::one_of("customer_id", ids.iter().copied()));
+        }
         let sums = Aggregate::new(filter.clone())
             .by("customer_id")
             .measure("count", Measure::Count)

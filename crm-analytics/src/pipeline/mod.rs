@@ -15,8 +15,16 @@
 //! assert!(unseal::<Vec<f64>>(damaged.as_bytes()).is_err());
 //! ```
 
+mod fitted;
+mod origin;
+mod plan;
+mod scoring;
 mod sealed;
 mod shelf;
 
+pub use fitted::{Answers, FittedPipeline, PIPELINE, Scored, Scorer};
+pub use origin::{Origins, ScoreOrigin, SegmentOrigin};
+pub use plan::{PipelinePlan, Task};
+pub use scoring::{Phase, SCORE_STATE, Scoring, ScoringStep};
 pub use sealed::{Artefact, FORMAT, MAGIC, seal, unseal};
 pub use shelf::{MODEL, MODEL_PART, ModelRecord, Stage, StoredModels, Which};

@@ -19,6 +19,7 @@ mod model_hostile;
 mod model_sklearn;
 mod model_suites;
 mod models_stored;
+mod pipeline;
 #[cfg(feature = "plot")]
 mod plot;
 #[cfg(feature = "plot")]

@@ -1,6 +1,7 @@
 //! The steps that read what people write, fold, fill from groups, find outliers and duplicates, and derive.
 
 use crm_analytics::clean::{
+    Bounds, Case,
     CastTo, CleaningPlan, Columns, DateOrder, DatePart, Decimal, Expr, Fill, Keep, OutlierAction,
     OutlierRule, Statistic, Step, UnicodeForm, Unknown, Unreadable,
 };
@@ -636,4 +637,138 @@ proptest! {
             }
         }
     }
+}
+
+/// A plan with every step and option that can be asked for one row.
+fn every_step() -> CleaningPlan {
+    let as_of = Timestamp::from_ymd(2026, 3, 1).unwrap();
+    CleaningPlan::new()
+        .trim("name")
+        .case("name", Case::Title)
+        .derive("shout", Expr::column("name"))
+        .case("shout", Case::Upper)
+        .derive("low", Expr::Concat(vec![Expr::column("name"), "-".into(), Expr::column("spend")]))
+        .case("low", Case::Lower)
+        .unicode("low", UnicodeForm::Nfc)
+        .then(Step::Email {
+            columns: "mail".into(),
+            unreadable: Unreadable::Keep,
+        })
+        .phone("price", Some("AU"))
+        .indicate(["price", "plan", "spend"])
+        .derive("visits", Expr::column("born"))
+        .cast("visits", CastTo::Float)
+        .derive("whole", Expr::column("visits"))
+        .cast("whole", CastTo::Int)
+        .derive("day", Expr::column("born"))
+        .cast("day", CastTo::Timestamp)
+        .derive("year", Expr::column("day").part(DatePart::Year))
+        .derive("flag", Expr::column("plan"))
+        .cast("flag", CastTo::Bool)
+        .derive("told", Expr::column("flag"))
+        .cast("told", CastTo::Text)
+        .derive("spelled", Expr::column("spend"))
+        .cast("spelled", CastTo::Text)
+        .derive("counted", Expr::column("whole"))
+        .cast("counted", CastTo::Text)
+        .cast("flag", CastTo::Int)
+        .derive("age", Expr::column("day").days_before(as_of))
+        .fill("age", 0_i64)
+        .fill("whole", Fill::Mode)
+        .fill("told", "unknown")
+        .derive("bent", Expr::Greatest(vec![Expr::Least(vec![Expr::column("spend"), 1e6.into()]), 0.0.into()]))
+        .fill("bent", Fill::Median)
+        .log1p("bent")
+        .clip("bent", Bounds::Quantiles { low: 0.1, high: 0.9 })
+        .outliers("spend", OutlierRule::Mad { k: 3.0 }, OutlierAction::Blank)
+        .outliers("whole", OutlierRule::Z { k: 5.0 }, OutlierAction::DropRows)
+        .fill(
+            "spend",
+            Fill::Group {
+                by: vec!["told".into(), "flag".into()],
+                with: Statistic::Mean,
+            },
+        )
+        .standardise(["age", "bent"])
+        .keep_rows(Expr::column("spend").above(-1.0).or(Expr::column("name").is_missing()))
+        .then(Step::Dummies {
+            columns: "plan".into(),
+            drop_first: true,
+            max_categories: Some(3),
+            min_count: 0,
+            missing: true,
+            unknown: Unknown::Accept,
+        })
+        .rename("shout", "loud")
+        .drop("born")
+}
+
+/// Rows one by one without a table are what they are among others: values, missing ones, left out ones, errors.
+fn alone_as_among_others(plan: &CleaningPlan, learned_from: &Table, asked: &Table) -> Result<(), TestCaseError> {
+    let Ok(cleaned) = plan.fit(learned_from) else { return Ok(()) };
+    let rows = cleaned.fitted.rows().unwrap();
+    let Ok((all, report)) = cleaned.fitted.apply(asked) else {
+        let alone = (0..asked.rows()).map(|row| rows.clean(&values_of(asked, row)));
+        prop_assert!(alone.into_iter().any(|one| one.is_err()));
+        return Ok(());
+    };
+    let names: Vec<(String, FieldType)> = rows.output().map(|(name, ty)| (name.to_owned(), ty)).collect();
+    let wanted: Vec<(String, FieldType)> = all.columns().iter().map(|c| (c.name().to_owned(), c.ty())).collect();
+    prop_assert_eq!(names, wanted);
+    let mut stayed = 0;
+    for row in 0..asked.rows() {
+        let alone = rows.clean(&values_of(asked, row)).unwrap();
+        prop_assert_eq!(alone.is_none(), report.left_out.contains(&row), "row {}", row);
+        let Some(alone) = alone else { continue };
+        for (one, column) in alone.iter().zip(all.columns()) {
+            let among = column.value(stayed);
+            let bits = |v: &Value| match v {
+                Value::Float(v) => Some(v.to_bits()),
+                _ => None,
+            };
+            prop_assert!(*one == among && bits(one) == bits(&among), "{} row {}", column.name(), row);
+        }
+        stayed += 1;
+    }
+    Ok(())
+}
+
+fn values_of(table: &Table, row: usize) -> Vec<Value> {
+    table.columns().iter().map(|column| column.value(row)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn a_row_alone_needs_no_table(
+        rows in prop::collection::vec(arbitrary_row(), 1..30),
+        others in prop::collection::vec(arbitrary_row(), 1..10),
+    ) {
+        let (all, others) = (rows_of(&rows), rows_of(&others));
+        for plan in [row_wise(), every_step()] {
+            alone_as_among_others(&plan, &all, &all)?;
+            // Those it was not fitted on: categories, groups and outliers never seen.
+            alone_as_among_others(&plan, &all, &others)?;
+        }
+    }
+}
+
+#[test]
+fn what_looks_at_other_rows_is_not_for_single_ones() {
+    let rows = table(vec![texts("name", &[Some("a"), Some("a")]), floats("x", &[Some(1.0), None])]);
+    let plan = CleaningPlan::new().deduplicate("name", Keep::First);
+    let error = plan.fit(&rows).unwrap().fitted.rows().unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("step")),
+        (ErrorKind::Unsupported, Some("deduplicate"))
+    );
+    // Negative control: without the step there is nothing to refuse.
+    let ready = CleaningPlan::new().fill("x", 0.0).fit(&rows).unwrap().fitted.rows().unwrap();
+    let error = ready.clean(&["a".into()]).unwrap_err();
+    assert_eq!((error.context("values"), error.context("wanted")), (Some("1"), Some("2")));
+    let error = ready.clean(&[1_i64.into(), Value::Null]).unwrap_err();
+    assert_eq!(error.context("column"), Some("name"));
+    let cleaned = ready.clean(&[Value::Null, Value::Float(f64::NAN)]).unwrap().unwrap();
+    assert_eq!(cleaned, [Value::Null, Value::Float(0.0)]);
 }

@@ -13,6 +13,7 @@
 
 mod access;
 mod analysis;
+mod changes;
 mod collector;
 mod message;
 mod profile;
@@ -23,6 +24,7 @@ pub use analysis::{
     Classifier, ClassifierModel, ClusterModel, Clusterer, Contributions, ReduceModel, Reducer, Regressor,
     RegressorModel, Rule,
 };
+pub use changes::{ChangeReader, ChangedCustomers};
 pub use collector::{
     Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, OriginalKind, Originals, Outline,
     Progress, Reject, RejectKind, TableSource,

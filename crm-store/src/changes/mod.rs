@@ -35,6 +35,7 @@ mod item;
 mod log;
 mod number;
 mod reach;
+mod reader;
 mod stream;
 
 use std::fmt;

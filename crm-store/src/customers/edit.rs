@@ -9,6 +9,7 @@ use crm_core::customer::{
 };
 use crm_core::query::{Filter, Query};
 use crm_core::record::{Schema, Stored, Write};
+use crm_core::score::SCORE;
 use crm_core::segment::{SEGMENT_MEMBER, SEGMENT_OVERRIDE};
 use crm_core::{Actor, Context, CustomerId, Error, ErrorKind, Result, Uuid};
 
@@ -231,8 +232,14 @@ impl Customers {
         };
         gone(&CONTACT_POINT, &stored.points);
         gone(&EXTERNAL_REF, &stored.refs);
-        // Memberships, exceptions by hand, and what journals of imports keep of it.
-        for schema in [&SEGMENT_MEMBER, &SEGMENT_OVERRIDE, &IMPORT_ROW, &AFFILIATION] {
+        // Memberships, exceptions by hand, scores, and what journals of imports keep of it.
+        for schema in [
+            &SEGMENT_MEMBER,
+            &SEGMENT_OVERRIDE,
+            &IMPORT_ROW,
+            &AFFILIATION,
+            &SCORE,
+        ] {
             gone(schema, &shape::all(&*self.store, ctx, schema, owner()).await?);
         }
         gone(&CUSTOMER_ALIAS, &aliases);

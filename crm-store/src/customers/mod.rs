@@ -55,6 +55,7 @@ use crm_core::customer::{
 };
 use crm_core::query::{Filter, Page, Query};
 use crm_core::record::Schema;
+use crm_core::score::SCORE;
 use crm_core::segment::{SEGMENT, SEGMENT_MEMBER, SEGMENT_OVERRIDE, SEGMENT_STATE};
 use crm_core::{
     Clock, Consumer, Context, CustomerId, Error, IdSource, Needs, RandomIds, Registry, Result, SystemClock,
@@ -88,7 +89,7 @@ pub use timeline::{Appended, Events};
 pub use undo::{Kept, KeptReason, UndoReport};
 
 /// What [`Customers`] stores, to be migrated together.
-pub static SCHEMAS: [&Schema; 28] = [
+pub static SCHEMAS: [&Schema; 29] = [
     &CUSTOMER,
     &CONTACT_POINT,
     &EXTERNAL_REF,
@@ -117,6 +118,7 @@ pub static SCHEMAS: [&Schema; 28] = [
     &ATTRIBUTE,
     &ORGANISATION,
     &AFFILIATION,
+    &SCORE,
 ];
 
 /// What became of a draft.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use crm_core::record::FieldType;
+use crm_core::record::{FieldType, Value};
 use crm_core::{Error, Result, Timestamp};
 use polars::prelude as pl;
 use polars::prelude::NamedFrom;
@@ -15,7 +15,7 @@ const DAY: f64 = 86_400e6;
 
 /// One value on its way through an expression.
 #[derive(Clone, PartialEq)]
-pub(in crate::clean) enum Cell<'a> {
+pub(crate) enum Cell<'a> {
     Null,
     Bool(bool),
     Int(i64),
@@ -25,6 +25,27 @@ pub(in crate::clean) enum Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
+    /// A value of a row; NaN is missing, and of UUIDs nothing can be seen.
+    pub(in crate::clean) fn of(value: &'a Value) -> Self {
+        match value {
+            Value::Bool(v) => Self::Bool(*v),
+            Value::Int(v) => Self::Int(*v),
+            Value::Float(v) if !v.is_nan() => Self::Float(*v),
+            Value::Text(v) => Self::Text(Cow::Borrowed(v)),
+            Value::Timestamp(v) => Self::Time(v.as_micros()),
+            _ => Self::Null,
+        }
+    }
+    pub(crate) fn value(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(v) => Value::Bool(v),
+            Self::Int(v) => Value::Int(v),
+            Self::Float(v) => Value::Float(v),
+            Self::Text(v) => Value::Text(v.into_owned()),
+            Self::Time(v) => Value::Timestamp(Timestamp::from_micros(v)),
+        }
+    }
     fn float(value: f64) -> Self {
         if value.is_finite() {
             Self::Float(value)
@@ -38,7 +59,7 @@ impl<'a> Cell<'a> {
     fn flag(value: Option<bool>) -> Self {
         value.map_or(Self::Null, Self::Bool)
     }
-    pub(in crate::clean) fn as_f64(&self) -> Option<f64> {
+    pub(crate) fn as_f64(&self) -> Option<f64> {
         match self {
             Self::Int(v) => Some(*v as f64),
             Self::Float(v) => Some(*v),
@@ -135,13 +156,23 @@ impl<'a> Cells<'a> {
     }
 }
 
-type Answer<'a> = Box<dyn Fn(usize) -> Cell<'a> + 'a>;
+pub(in crate::clean) type Answer<'a> = Box<dyn Fn(usize) -> Cell<'a> + 'a>;
+
+/// Where the values of a column come from.
+type Source<'a, 's> = &'s dyn Fn(&'a str) -> Result<Answer<'a>>;
 
 impl Expr {
     /// What it answers for every row of the frame, as a column of type `ty` (as [`Expr::ty`] found it).
     pub(in crate::clean) fn run(&self, frame: &Frame, ty: FieldType) -> Result<pl::Series> {
         let held = Held::all(frame, &self.columns())?;
-        let answer = self.compile(&held)?;
+        let column = |name: &str| {
+            let found = held.iter().find(|held| held.name == name);
+            let found =
+                found.ok_or_else(|| Error::unexpected("an expression lost its column").with("column", name))?;
+            let cells = Cells::of(found)?;
+            Ok(Box::new(move |row| cells.cell(row)) as Answer<'_>)
+        };
+        let answer = self.compile(&column)?;
         let rows = 0..frame.rows();
         let name = "computed".into();
         Ok(match ty {
@@ -173,22 +204,38 @@ impl Expr {
         })
     }
 
-    fn compile<'a>(&'a self, held: &'a [Held]) -> Result<Answer<'a>> {
-        let one = |part: &'a Self| part.compile(held);
+    /// What it answers for one row, whose values `column` knows; the same as [`Expr::run`] for the row among others.
+    pub(in crate::clean) fn one<'a>(
+        &'a self,
+        ty: FieldType,
+        column: &dyn Fn(&'a str) -> Result<Cell<'a>>,
+    ) -> Result<Cell<'a>> {
+        let column = |name: &'a str| {
+            let cell = column(name)?;
+            Ok(Box::new(move |_| cell.clone()) as Answer<'a>)
+        };
+        let cell = self.compile(&column)?(0);
+        // As the columns of the types take them in.
+        Ok(match (ty, cell) {
+            (FieldType::Bool, cell @ Cell::Bool(_)) => cell,
+            (FieldType::Int, Cell::Int(v) | Cell::Time(v)) => Cell::Int(v),
+            (FieldType::Timestamp, Cell::Int(v) | Cell::Time(v)) => Cell::Time(v),
+            (FieldType::Float, cell) => cell.as_f64().map_or(Cell::Null, Cell::Float),
+            (FieldType::Text, cell @ Cell::Text(_)) => cell,
+            _ => Cell::Null,
+        })
+    }
+
+    fn compile<'a>(&'a self, column: Source<'a, '_>) -> Result<Answer<'a>> {
+        let one = |part: &'a Self| part.compile(column);
         let all = |parts: &'a [Self]| {
             parts
                 .iter()
-                .map(|part| part.compile(held))
+                .map(|part| part.compile(column))
                 .collect::<Result<Vec<_>>>()
         };
         Ok(match self {
-            Self::Column(name) => {
-                let found = held.iter().find(|held| held.name == *name);
-                let found = found
-                    .ok_or_else(|| Error::unexpected("an expression lost its column").with("column", name))?;
-                let cells = Cells::of(found)?;
-                Box::new(move |row| cells.cell(row))
-            }
+            Self::Column(name) => column(name)?,
             Self::Int(v) => Box::new(move |_| Cell::Int(*v)),
             Self::Number(v) => Box::new(move |_| Cell::Float(*v)),
             Self::Text(v) => Box::new(move |_| Cell::Text(Cow::Borrowed(v))),

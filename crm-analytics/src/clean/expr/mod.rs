@@ -30,7 +30,8 @@ mod eval;
 use crm_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub(super) use eval::{Cell, Cells, Held};
+pub(crate) use eval::Cell;
+pub(super) use eval::{Cells, Held};
 
 /// The deepest an expression may be nested.
 const DEEPEST: usize = 64;

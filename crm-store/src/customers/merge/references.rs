@@ -5,6 +5,7 @@ use crm_core::consent::{CONSENT_EVENT, OPT_IN, SEND_COUNT};
 use crm_core::customer::{CONTACT_POINT, CUSTOMER_ALIAS, EXTERNAL_REF};
 use crm_core::query::Filter;
 use crm_core::record::{FieldType, Privacy, Schema};
+use crm_core::score::SCORE;
 use crm_core::segment::{SEGMENT_MEMBER, SEGMENT_OVERRIDE};
 use crm_core::{Error, Result};
 
@@ -118,6 +119,7 @@ impl References {
                 kept(&OPT_IN, "customer_id"),
                 kept(&SEND_COUNT, "customer_id"),
                 moved(&AFFILIATION, "customer_id"),
+                moved(&SCORE, "customer_id"),
                 // Follows the profile by itself.
                 kept(&ATTRIBUTE, "customer_id"),
                 kept(&IMPORT_ROW, "customer_id"),
