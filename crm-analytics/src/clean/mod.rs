@@ -77,7 +77,9 @@ pub use options::{
 };
 pub use plan::{Cleaned, CleaningPlan};
 pub use profiles::{ProfileColumn, ProfilePlan, Profiles};
-pub use proposal::{Applied, Blanks, CleaningProposal, FieldCount, ProposalOptions, ProposedEdit, ProposedField};
+pub use proposal::{
+    Applied, Blanks, CleaningProposal, FieldCount, ProposalOptions, ProposedEdit, ProposedField,
+};
 pub use report::{CleaningLine, CleaningReport};
 pub use row::RowCleaner;
 pub use step::Step;

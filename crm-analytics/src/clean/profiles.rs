@@ -136,10 +136,12 @@ impl ProfilePlan {
                 }
                 for (wanted, column) in self.columns.iter().zip(&mut columns) {
                     let value = typed(wanted.field.read(&stored.record)?, wanted.ty).ok_or_else(|| {
-                        Error::invalid("an attribute has a value of another type; read it as text and cast it")
-                            .with("field", &wanted.field)
-                            .with("type", type_name(wanted.ty))
-                            .with("customer_id", customer)
+                        Error::invalid(
+                            "an attribute has a value of another type; read it as text and cast it",
+                        )
+                        .with("field", &wanted.field)
+                        .with("type", type_name(wanted.ty))
+                        .with("customer_id", customer)
                     })?;
                     column.push(value)?;
                 }

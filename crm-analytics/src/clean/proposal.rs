@@ -189,7 +189,8 @@ fn same(before: &Value, after: &Value) -> bool {
 }
 
 fn json(value: Value, field: &ProfileField) -> Result<Json> {
-    let unfit = || Error::invalid("a value of this type cannot be written into a profile").with("field", field);
+    let unfit =
+        || Error::invalid("a value of this type cannot be written into a profile").with("field", field);
     Ok(match value {
         Value::Null => Json::Null,
         Value::Bool(flag) => flag.into(),

@@ -204,7 +204,10 @@ fn step(op: &Op, layout: &mut Layout) -> Result<Option<Step>> {
             ready.ty = becomes;
             for Group { key, value } in groups {
                 let mut bytes = Vec::new();
-                write_key(key.iter().map(|part| part.as_deref().map(Cow::Borrowed)), &mut bytes);
+                write_key(
+                    key.iter().map(|part| part.as_deref().map(Cow::Borrowed)),
+                    &mut bytes,
+                );
                 ready.groups.insert(bytes.into_boxed_slice(), value.clone());
             }
         }
@@ -324,7 +327,9 @@ impl RowCleaner {
                 let _ = name;
                 return values.get(*slot).cloned().unwrap_or(Value::Null);
             }
-            let cell = cells.get_mut(*slot).map(|cell| std::mem::replace(cell, Cell::Null));
+            let cell = cells
+                .get_mut(*slot)
+                .map(|cell| std::mem::replace(cell, Cell::Null));
             cell.map_or(Value::Null, Cell::value)
         };
         Ok(Some(self.output.iter().map(value).collect()))
@@ -333,10 +338,12 @@ impl RowCleaner {
     /// The cells of a cleaned row, by their places; `None` when the cleaning leaves the row out.
     pub(crate) fn cells<'a>(&'a self, values: &'a [Value]) -> Result<Option<Vec<Cell<'a>>>> {
         if values.len() != self.input.len() {
-            return Err(Error::invalid("a row has another number of values than was fitted")
-                .operation("clean.row")
-                .with("values", values.len())
-                .with("wanted", self.input.len()));
+            return Err(
+                Error::invalid("a row has another number of values than was fitted")
+                    .operation("clean.row")
+                    .with("values", values.len())
+                    .with("wanted", self.input.len()),
+            );
         }
         let mut cells = Vec::with_capacity(self.slots);
         for (value, (name, ty)) in values.iter().zip(&self.input) {
@@ -352,7 +359,10 @@ impl RowCleaner {
         }
         cells.resize_with(self.slots, || Cell::Null);
         for step in &self.steps {
-            if !step.run(&mut cells).map_err(|error| error.operation("clean.row"))? {
+            if !step
+                .run(&mut cells)
+                .map_err(|error| error.operation("clean.row"))?
+            {
                 return Ok(None);
             }
         }
@@ -372,11 +382,7 @@ fn change<'a>(cell: Cell<'a>, change: impl for<'t> Fn(&'t str) -> Option<Cow<'t,
 }
 
 /// Text in canonical form; what cannot be read goes or stays.
-fn canonical<'a>(
-    cell: Cell<'a>,
-    unreadable: Unreadable,
-    read: impl Fn(&str) -> Option<String>,
-) -> Cell<'a> {
+fn canonical<'a>(cell: Cell<'a>, unreadable: Unreadable, read: impl Fn(&str) -> Option<String>) -> Cell<'a> {
     let Cell::Text(text) = cell else { return cell };
     match (read(&text), unreadable) {
         (Some(canonical), _) => Cell::Text(Cow::Owned(canonical)),
@@ -502,7 +508,9 @@ impl Step {
                     OutlierAction::DropRows => cell,
                 }
             }
-            Op::FillGroup { column, otherwise, .. } => {
+            Op::FillGroup {
+                column, otherwise, ..
+            } => {
                 let filled = match take() {
                     Cell::Null => {
                         let mut key = Vec::new();

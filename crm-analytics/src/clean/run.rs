@@ -337,9 +337,10 @@ fn cast(line: CleaningLine, frame: &mut Frame, column: &str, to: CastTo) -> Resu
         (CastTo::Int, FieldType::Float) => (FieldType::Int, frame.compute(whole(value()))?),
         (CastTo::Int, FieldType::Text) => (FieldType::Int, read_text(&frame.series(column)?, text::int)?),
         (CastTo::Int, _) => (FieldType::Int, frame.compute(value().cast(pl::DataType::Int64))?),
-        (CastTo::Timestamp, FieldType::Text) => {
-            (FieldType::Timestamp, read_text(&frame.series(column)?, text::time)?)
-        }
+        (CastTo::Timestamp, FieldType::Text) => (
+            FieldType::Timestamp,
+            read_text(&frame.series(column)?, text::time)?,
+        ),
         (CastTo::Timestamp, _) => (FieldType::Timestamp, frame.series(column)?),
         (CastTo::Bool, FieldType::Bool) => (FieldType::Bool, frame.series(column)?),
         (CastTo::Bool, FieldType::Int) => {

@@ -202,7 +202,8 @@ impl FeaturePlan {
         ids: &[CustomerId],
         audience: Option<&Audience>,
     ) -> Result<Features> {
-        self.read_rows(ctx, store, (audience, Some(ids)), &mut |_| ()).await
+        self.read_rows(ctx, store, (audience, Some(ids)), &mut |_| ())
+            .await
     }
 
     /// The same plan as of another instant.

@@ -61,15 +61,10 @@ impl Origins {
         let runs: Vec<Uuid> = scores.iter().map(|score| score.run).collect();
         let runs = store.get(ctx, &SCORE_RUN, &runs).await?;
         for (score, run) in scores.into_iter().zip(runs) {
-            let lineage = run
-                .map(ScoreRun::from_stored)
-                .transpose()?
-                .map(|run| run.lineage);
+            let lineage = run.map(ScoreRun::from_stored).transpose()?.map(|run| run.lineage);
             origins.scores.push(ScoreOrigin { score, lineage });
         }
-        origins
-            .scores
-            .sort_by(|a, b| a.score.model.cmp(&b.score.model));
+        origins.scores.sort_by(|a, b| a.score.model.cmp(&b.score.model));
         let members = store.find(ctx, &SEGMENT_MEMBER, &of()).await?.items;
         let mut segments = Vec::with_capacity(members.len());
         for member in &members {

@@ -172,9 +172,11 @@ impl PipelinePlan {
             .filter(|row| column.is_valid(*row) && column.f64_at(*row).is_none_or(|v| !v.is_nan()))
             .collect();
         if known.len() < 10 {
-            return Err(Error::invalid("fewer than 10 rows have an outcome: there is nothing to learn")
-                .with("column", outcome)
-                .with("rows", known.len()));
+            return Err(
+                Error::invalid("fewer than 10 rows have an outcome: there is nothing to learn")
+                    .with("column", outcome)
+                    .with("rows", known.len()),
+            );
         }
         let truth = match &self.task {
             Task::Classify(_) => classes(column, &known)?,
@@ -276,9 +278,15 @@ impl PipelinePlan {
                 let names = (0..labels.len()).map(|class| format!("class_{class}"));
                 let p = Matrix::new(names.collect(), all)?;
                 let most = |row: &[f64]| {
-                    let best = row.iter().enumerate().fold((0, f64::NEG_INFINITY), |best, (at, v)| {
-                        if *v > best.1 { (at, *v) } else { best }
-                    });
+                    let best = row
+                        .iter()
+                        .enumerate()
+                        .fold(
+                            (0, f64::NEG_INFINITY),
+                            |best, (at, v)| {
+                                if *v > best.1 { (at, *v) } else { best }
+                            },
+                        );
                     best.0
                 };
                 let found: Vec<usize> = p.iter_rows().map(most).collect();

@@ -283,7 +283,11 @@ impl Scoring {
             number: loaded.record.number,
             lineage: Lineage {
                 run: Uuid::nil(),
-                method: format!("{model} v{} ({})", loaded.record.number, method(&artefact.learned)),
+                method: format!(
+                    "{model} v{} ({})",
+                    loaded.record.number,
+                    method(&artefact.learned)
+                ),
                 seed: artefact.seed,
                 as_of: artefact.as_of,
                 features: artefact.learned.encoding.names().to_vec(),
@@ -371,16 +375,15 @@ impl Scoring {
                     step.more = false;
                     return Ok(step);
                 };
-                let read = match changes
-                    .changed_customers(ctx, state.feed.as_deref(), STEP)
-                    .await
-                {
+                let read = match changes.changed_customers(ctx, state.feed.as_deref(), STEP).await {
                     Ok(read) => read,
                     // What changed is not told any more: everybody is looked at.
                     Err(error)
-                        if error.kind() == ErrorKind::NotFound && error.context("field") == Some("cursor") =>
+                        if error.kind() == ErrorKind::NotFound
+                            && error.context("field") == Some("cursor") =>
                     {
-                        self.begin(ctx, model, &loaded, Some(state), Some(changes)).await?;
+                        self.begin(ctx, model, &loaded, Some(state), Some(changes))
+                            .await?;
                         return Ok(step);
                     }
                     Err(error) => return Err(error),
@@ -441,9 +444,7 @@ impl Scoring {
                 };
                 let before = known.get(id);
                 let score = Score {
-                    id: before
-                        .map_or_else(|| self.ids.fresh(), |stored| stored.id)
-                        .into(),
+                    id: before.map_or_else(|| self.ids.fresh(), |stored| stored.id).into(),
                     version: before.map_or(0, |stored| stored.version),
                     customer_id: *id,
                     model: loaded.record.name.clone(),
@@ -491,12 +492,13 @@ fn said(scored: &Scored, labels: &[String]) -> Option<(Option<f64>, Option<Strin
         Scored::Number(value) => Some((Some(*value), None)),
         Scored::Group(group) => Some((None, group.map(|group| group.to_string()))),
         Scored::Probabilities(p) => {
-            let best = p
-                .iter()
-                .enumerate()
-                .fold((0, f64::NEG_INFINITY), |best, (at, p)| {
-                    if *p > best.1 { (at, *p) } else { best }
-                });
+            let best =
+                p.iter().enumerate().fold(
+                    (0, f64::NEG_INFINITY),
+                    |best, (at, p)| {
+                        if *p > best.1 { (at, *p) } else { best }
+                    },
+                );
             let value = match p.as_slice() {
                 [_, second] => *second,
                 _ => best.1,

@@ -142,6 +142,10 @@ pub(crate) async fn house() -> House {
 }
 
 impl House {
+    pub(crate) fn clock_at(&self, now: Timestamp) {
+        self.clock.set(now);
+    }
+
     pub(crate) fn store(&self) -> &MemoryStore {
         &self.store.inner
     }

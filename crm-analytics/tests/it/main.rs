@@ -26,8 +26,8 @@ mod plot;
 mod plot_charts;
 #[cfg(feature = "plot")]
 mod plot_hostile;
-mod segments;
-mod sklearn;
 mod privacy;
 mod profile;
+mod segments;
+mod sklearn;
 mod steps;

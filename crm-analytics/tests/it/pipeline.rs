@@ -5,8 +5,8 @@ use crm_analytics::features::{Encoding, EncodingPlan, Impute, Scale};
 use crm_analytics::model::ModelSpec;
 use crm_analytics::pipeline::{Artefact, FittedPipeline, PipelinePlan, Scored, Scorer, StoredModels, Task};
 use crm_analytics::pipeline::{Stage, Which};
-use crm_core::memory::MemoryStore;
 use crm_core::capability::RecordStore;
+use crm_core::memory::MemoryStore;
 use crm_core::record::Value;
 use crm_core::testkit::fixtures::{self, Dice};
 use crm_core::{Column, ErrorKind, ManualClock, SeededIds, Table, Timestamp};
@@ -20,25 +20,45 @@ fn at() -> Timestamp {
 fn people(rows: usize, seed: u64) -> Table {
     let mut dice = Dice::new(seed);
     let mut columns = ["plan", "price"].map(Column::text).to_vec();
-    let (mut visits, mut churned, mut spend) =
-        (Column::float("visits"), Column::text("churned"), Column::float("spend"));
+    let (mut visits, mut churned, mut spend) = (
+        Column::float("visits"),
+        Column::text("churned"),
+        Column::float("spend"),
+    );
     for _ in 0..rows {
         let pro = dice.one_in(2);
         let seen = dice.below(30) as f64;
         let plan = ["pro", " Pro", "PRO "][dice.below(3)];
-        columns[0].push_text(if dice.one_in(20) { None } else { Some(if pro { plan } else { "free" }) });
+        columns[0].push_text(if dice.one_in(20) {
+            None
+        } else {
+            Some(if pro { plan } else { "free" })
+        });
         columns[1].push_text(Some(&format!("1.{:03},50 €", dice.below(1_000))));
-        visits.push(if dice.one_in(10) { Value::Null } else { seen.into() }).unwrap();
+        visits
+            .push(if dice.one_in(10) { Value::Null } else { seen.into() })
+            .unwrap();
         let leaves = (!pro && seen < 18.0) != dice.one_in(12);
-        churned.push_text(if dice.one_in(40) { None } else { Some(if leaves { "yes" } else { "no" }) });
-        spend.push((seen * 3.0 + if pro { 50.0 } else { 0.0 } + dice.below(5) as f64).into()).unwrap();
+        churned.push_text(if dice.one_in(40) {
+            None
+        } else {
+            Some(if leaves { "yes" } else { "no" })
+        });
+        spend
+            .push((seen * 3.0 + if pro { 50.0 } else { 0.0 } + dice.below(5) as f64).into())
+            .unwrap();
     }
     columns.extend([visits, churned, spend]);
     Table::new(columns).unwrap()
 }
 
 fn plan(kind: &str, task: Task) -> PipelinePlan {
-    let number = |missing| Encoding::Number { impute: Impute::Median, log1p: false, scale: Scale::Standard, missing };
+    let number = |missing| Encoding::Number {
+        impute: Impute::Median,
+        log1p: false,
+        scale: Scale::Standard,
+        missing,
+    };
     PipelinePlan {
         name: "churn".into(),
         cleaning: CleaningPlan::new()
@@ -75,7 +95,10 @@ fn bits(scored: &Scored) -> Vec<u64> {
 
 /// The columns a pipeline takes.
 fn asked(table: &Table) -> Table {
-    let left = table.columns().iter().filter(|c| !["churned", "spend"].contains(&c.name()));
+    let left = table
+        .columns()
+        .iter()
+        .filter(|c| !["churned", "spend"].contains(&c.name()));
     Table::new(left.cloned().collect()).unwrap()
 }
 
@@ -92,8 +115,14 @@ fn every_model_scores_one_row_as_it_scores_all_also_when_it_was_kept() {
         if task == Task::Group {
             pipeline.encoding = pipeline.encoding.clone().outcome("churned");
         }
-        let artefact = pipeline.fit(&learned_from, at()).unwrap_or_else(|e| panic!("{kind}: {e}"));
-        assert_eq!(pipeline.fit(&learned_from, at()).unwrap(), artefact, "{kind}: same seed, same pipeline");
+        let artefact = pipeline
+            .fit(&learned_from, at())
+            .unwrap_or_else(|e| panic!("{kind}: {e}"));
+        assert_eq!(
+            pipeline.fit(&learned_from, at()).unwrap(),
+            artefact,
+            "{kind}: same seed, same pipeline"
+        );
         let read = Artefact::<FittedPipeline>::from_bytes(&artefact.to_bytes().unwrap()).unwrap();
         assert_eq!(read, artefact, "{kind}");
         let scorer = Scorer::new(&read.learned).unwrap();
@@ -108,9 +137,17 @@ fn every_model_scores_one_row_as_it_scores_all_also_when_it_was_kept() {
         match task {
             Task::Classify(_) => {
                 assert_eq!(scorer.labels(), ["no", "yes"]);
-                assert!(artefact.metrics["held_out_auc"] > 0.75, "{kind}: {:?}", artefact.metrics);
+                assert!(
+                    artefact.metrics["held_out_auc"] > 0.75,
+                    "{kind}: {:?}",
+                    artefact.metrics
+                );
             }
-            Task::Estimate(_) => assert!(artefact.metrics["held_out_r2"] > 0.8, "{kind}: {:?}", artefact.metrics),
+            Task::Estimate(_) => assert!(
+                artefact.metrics["held_out_r2"] > 0.8,
+                "{kind}: {:?}",
+                artefact.metrics
+            ),
             Task::Group => {}
         }
     }
@@ -118,25 +155,43 @@ fn every_model_scores_one_row_as_it_scores_all_also_when_it_was_kept() {
 
 #[test]
 fn categories_never_seen_and_missing_values_are_defined() {
-    let artefact = plan("logistic", Task::Classify("churned".into())).fit(&people(400, 1), at()).unwrap();
+    let artefact = plan("logistic", Task::Classify("churned".into()))
+        .fit(&people(400, 1), at())
+        .unwrap();
     let scorer = Scorer::new(&artefact.learned).unwrap();
     let input: Vec<&str> = scorer.input().map(|(name, _)| name).collect();
     assert_eq!(input, ["plan", "price", "visits"]);
-    let score = |plan: Value, visits: Value| match scorer.score_row(&[plan, "1.500,00".into(), visits]).unwrap() {
-        Scored::Probabilities(p) => p[1],
-        other => panic!("{other:?}"),
-    };
+    let score =
+        |plan: Value, visits: Value| match scorer.score_row(&[plan, "1.500,00".into(), visits]).unwrap() {
+            Scored::Probabilities(p) => p[1],
+            other => panic!("{other:?}"),
+        };
     let known = score("free".into(), Value::Float(3.0));
     let never_seen = score("enterprise".into(), Value::Float(3.0));
     let missing = score(Value::Null, Value::Null);
-    assert!([known, never_seen, missing].iter().all(|p| p.is_finite() && (0.0..=1.0).contains(p)));
+    assert!(
+        [known, never_seen, missing]
+            .iter()
+            .all(|p| p.is_finite() && (0.0..=1.0).contains(p))
+    );
     assert_ne!(known.to_bits(), never_seen.to_bits());
     // NaN is missing, and a plan written otherwise is the same plan.
-    assert_eq!(score(Value::Null, Value::Float(f64::NAN)).to_bits(), missing.to_bits());
-    assert_eq!(score("  FREE ".into(), Value::Float(3.0)).to_bits(), known.to_bits());
+    assert_eq!(
+        score(Value::Null, Value::Float(f64::NAN)).to_bits(),
+        missing.to_bits()
+    );
+    assert_eq!(
+        score("  FREE ".into(), Value::Float(3.0)).to_bits(),
+        known.to_bits()
+    );
     let error = scorer.score_row(&["free".into(), "1".into()]).unwrap_err();
-    assert_eq!((error.kind(), error.context("wanted")), (ErrorKind::Invalid, Some("3")));
-    let error = scorer.score_row(&["free".into(), Value::Float(1.0), Value::Null]).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.context("wanted")),
+        (ErrorKind::Invalid, Some("3"))
+    );
+    let error = scorer
+        .score_row(&["free".into(), Value::Float(1.0), Value::Null])
+        .unwrap_err();
     assert_eq!(error.context("column"), Some("price"));
 }
 
@@ -162,25 +217,48 @@ fn nothing_that_is_known_with_the_outcome_is_learned_from() {
         }),
         ("spend", {
             let mut p = plan("cart", task());
-            p.cleaning = p.cleaning.fill("visits", Fill::Group { by: vec!["spend".into()], with: crm_analytics::clean::Statistic::Mean });
+            p.cleaning = p.cleaning.fill(
+                "visits",
+                Fill::Group {
+                    by: vec!["spend".into()],
+                    with: crm_analytics::clean::Statistic::Mean,
+                },
+            );
             p
         }),
     ];
     for (column, pipeline) in leaks {
         let error = pipeline.fit(&table, at()).unwrap_err();
-        assert_eq!((error.kind(), error.context("column")), (ErrorKind::Invalid, Some(column)));
-        assert!(error.to_string().contains("only known with the outcome"), "{error}");
+        assert_eq!(
+            (error.kind(), error.context("column")),
+            (ErrorKind::Invalid, Some(column))
+        );
+        assert!(
+            error.to_string().contains("only known with the outcome"),
+            "{error}"
+        );
     }
     // `Columns::All` does not see it either: the model of a plan over all columns does not change with the outcome's text.
     let mut all = plan("cart", task());
-    all.cleaning = all.cleaning.then(crm_analytics::clean::Step::Squeeze { columns: Columns::All });
+    all.cleaning = all.cleaning.then(crm_analytics::clean::Step::Squeeze {
+        columns: Columns::All,
+    });
     let artefact = all.fit(&table, at()).unwrap();
-    assert!(artefact.learned.cleaning.input().all(|name| name != "churned" && name != "spend"));
+    assert!(
+        artefact
+            .learned
+            .cleaning
+            .input()
+            .all(|name| name != "churned" && name != "spend")
+    );
     // A step that looks at other rows cannot score one.
     let mut twice = plan("cart", task());
     twice.cleaning = twice.cleaning.deduplicate("price", Keep::First);
     let error = twice.fit(&table, at()).unwrap_err();
-    assert_eq!((error.kind(), error.context("step")), (ErrorKind::Unsupported, Some("deduplicate")));
+    assert_eq!(
+        (error.kind(), error.context("step")),
+        (ErrorKind::Unsupported, Some("deduplicate"))
+    );
 }
 
 #[test]
@@ -191,7 +269,10 @@ fn target_encodings_learn_from_the_outcome_of_others_only() {
     let artefact = pipeline.fit(&table, at()).unwrap();
     assert!(artefact.metrics["held_out_auc"] > 0.6);
     let scorer = Scorer::new(&artefact.learned).unwrap();
-    let p = |plan: &str| match scorer.score_row(&[plan.into(), "1.500,00".into(), Value::Null]).unwrap() {
+    let p = |plan: &str| match scorer
+        .score_row(&[plan.into(), "1.500,00".into(), Value::Null])
+        .unwrap()
+    {
         Scored::Probabilities(p) => p[1],
         other => panic!("{other:?}"),
     };
@@ -205,20 +286,42 @@ async fn pipelines_are_published_promoted_and_loaded_by_stage() {
     store.migrate(&StoredModels::schemas()).await.unwrap();
     let models = StoredModels::new(store, clock.clone(), Arc::new(SeededIds::new(clock, 1)));
     let ctx = fixtures::context();
-    let first = plan("logistic", Task::Classify("churned".into())).fit(&people(300, 1), at()).unwrap();
-    let second = plan("cart", Task::Classify("churned".into())).fit(&people(300, 1), at()).unwrap();
-    let one = models.publish(&ctx, "churn", &first.to_bytes().unwrap()).await.unwrap();
-    models.stage(&ctx, "churn", one.number, Stage::Live).await.unwrap();
-    let two = models.publish(&ctx, "churn", &second.to_bytes().unwrap()).await.unwrap();
+    let first = plan("logistic", Task::Classify("churned".into()))
+        .fit(&people(300, 1), at())
+        .unwrap();
+    let second = plan("cart", Task::Classify("churned".into()))
+        .fit(&people(300, 1), at())
+        .unwrap();
+    let one = models
+        .publish(&ctx, "churn", &first.to_bytes().unwrap())
+        .await
+        .unwrap();
+    models
+        .stage(&ctx, "churn", one.number, Stage::Live)
+        .await
+        .unwrap();
+    let two = models
+        .publish(&ctx, "churn", &second.to_bytes().unwrap())
+        .await
+        .unwrap();
     let live = async |which| {
         let (record, bytes) = models.load(&ctx, "churn", which).await.unwrap();
-        (record.number, Artefact::<FittedPipeline>::from_bytes(&bytes).unwrap())
+        (
+            record.number,
+            Artefact::<FittedPipeline>::from_bytes(&bytes).unwrap(),
+        )
     };
     assert_eq!(live(Which::Live).await, (1, first.clone()));
     assert_eq!(live(Which::Newest).await, (2, second.clone()));
-    models.stage(&ctx, "churn", two.number, Stage::Live).await.unwrap();
+    models
+        .stage(&ctx, "churn", two.number, Stage::Live)
+        .await
+        .unwrap();
     assert_eq!(live(Which::Live).await, (2, second));
     // Taken back.
-    models.stage(&ctx, "churn", one.number, Stage::Live).await.unwrap();
+    models
+        .stage(&ctx, "churn", one.number, Stage::Live)
+        .await
+        .unwrap();
     assert_eq!(live(Which::Live).await, (1, first));
 }

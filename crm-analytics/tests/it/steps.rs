@@ -1,9 +1,8 @@
 //! The steps that read what people write, fold, fill from groups, find outliers and duplicates, and derive.
 
 use crm_analytics::clean::{
-    Bounds, Case,
-    CastTo, CleaningPlan, Columns, DateOrder, DatePart, Decimal, Expr, Fill, Keep, OutlierAction,
-    OutlierRule, Statistic, Step, UnicodeForm, Unknown, Unreadable,
+    Bounds, Case, CastTo, CleaningPlan, Columns, DateOrder, DatePart, Decimal, Expr, Fill, Keep,
+    OutlierAction, OutlierRule, Statistic, Step, UnicodeForm, Unknown, Unreadable,
 };
 use crm_core::record::{FieldType, Value};
 use crm_core::{Column, ErrorKind, Table, Timestamp, Uuid};
@@ -647,7 +646,10 @@ fn every_step() -> CleaningPlan {
         .case("name", Case::Title)
         .derive("shout", Expr::column("name"))
         .case("shout", Case::Upper)
-        .derive("low", Expr::Concat(vec![Expr::column("name"), "-".into(), Expr::column("spend")]))
+        .derive(
+            "low",
+            Expr::Concat(vec![Expr::column("name"), "-".into(), Expr::column("spend")]),
+        )
         .case("low", Case::Lower)
         .unicode("low", UnicodeForm::Nfc)
         .then(Step::Email {
@@ -676,7 +678,13 @@ fn every_step() -> CleaningPlan {
         .fill("age", 0_i64)
         .fill("whole", Fill::Mode)
         .fill("told", "unknown")
-        .derive("bent", Expr::Greatest(vec![Expr::Least(vec![Expr::column("spend"), 1e6.into()]), 0.0.into()]))
+        .derive(
+            "bent",
+            Expr::Greatest(vec![
+                Expr::Least(vec![Expr::column("spend"), 1e6.into()]),
+                0.0.into(),
+            ]),
+        )
         .fill("bent", Fill::Median)
         .log1p("bent")
         .clip("bent", Bounds::Quantiles { low: 0.1, high: 0.9 })
@@ -690,7 +698,11 @@ fn every_step() -> CleaningPlan {
             },
         )
         .standardise(["age", "bent"])
-        .keep_rows(Expr::column("spend").above(-1.0).or(Expr::column("name").is_missing()))
+        .keep_rows(
+            Expr::column("spend")
+                .above(-1.0)
+                .or(Expr::column("name").is_missing()),
+        )
         .then(Step::Dummies {
             columns: "plan".into(),
             drop_first: true,
@@ -704,8 +716,14 @@ fn every_step() -> CleaningPlan {
 }
 
 /// Rows one by one without a table are what they are among others: values, missing ones, left out ones, errors.
-fn alone_as_among_others(plan: &CleaningPlan, learned_from: &Table, asked: &Table) -> Result<(), TestCaseError> {
-    let Ok(cleaned) = plan.fit(learned_from) else { return Ok(()) };
+fn alone_as_among_others(
+    plan: &CleaningPlan,
+    learned_from: &Table,
+    asked: &Table,
+) -> Result<(), TestCaseError> {
+    let Ok(cleaned) = plan.fit(learned_from) else {
+        return Ok(());
+    };
     let rows = cleaned.fitted.rows().unwrap();
     let Ok((all, report)) = cleaned.fitted.apply(asked) else {
         let alone = (0..asked.rows()).map(|row| rows.clean(&values_of(asked, row)));
@@ -713,7 +731,11 @@ fn alone_as_among_others(plan: &CleaningPlan, learned_from: &Table, asked: &Tabl
         return Ok(());
     };
     let names: Vec<(String, FieldType)> = rows.output().map(|(name, ty)| (name.to_owned(), ty)).collect();
-    let wanted: Vec<(String, FieldType)> = all.columns().iter().map(|c| (c.name().to_owned(), c.ty())).collect();
+    let wanted: Vec<(String, FieldType)> = all
+        .columns()
+        .iter()
+        .map(|c| (c.name().to_owned(), c.ty()))
+        .collect();
     prop_assert_eq!(names, wanted);
     let mut stayed = 0;
     for row in 0..asked.rows() {
@@ -726,7 +748,12 @@ fn alone_as_among_others(plan: &CleaningPlan, learned_from: &Table, asked: &Tabl
                 Value::Float(v) => Some(v.to_bits()),
                 _ => None,
             };
-            prop_assert!(*one == among && bits(one) == bits(&among), "{} row {}", column.name(), row);
+            prop_assert!(
+                *one == among && bits(one) == bits(&among),
+                "{} row {}",
+                column.name(),
+                row
+            );
         }
         stayed += 1;
     }
@@ -756,7 +783,10 @@ proptest! {
 
 #[test]
 fn what_looks_at_other_rows_is_not_for_single_ones() {
-    let rows = table(vec![texts("name", &[Some("a"), Some("a")]), floats("x", &[Some(1.0), None])]);
+    let rows = table(vec![
+        texts("name", &[Some("a"), Some("a")]),
+        floats("x", &[Some(1.0), None]),
+    ]);
     let plan = CleaningPlan::new().deduplicate("name", Keep::First);
     let error = plan.fit(&rows).unwrap().fitted.rows().unwrap_err();
     assert_eq!(
@@ -764,11 +794,23 @@ fn what_looks_at_other_rows_is_not_for_single_ones() {
         (ErrorKind::Unsupported, Some("deduplicate"))
     );
     // Negative control: without the step there is nothing to refuse.
-    let ready = CleaningPlan::new().fill("x", 0.0).fit(&rows).unwrap().fitted.rows().unwrap();
+    let ready = CleaningPlan::new()
+        .fill("x", 0.0)
+        .fit(&rows)
+        .unwrap()
+        .fitted
+        .rows()
+        .unwrap();
     let error = ready.clean(&["a".into()]).unwrap_err();
-    assert_eq!((error.context("values"), error.context("wanted")), (Some("1"), Some("2")));
+    assert_eq!(
+        (error.context("values"), error.context("wanted")),
+        (Some("1"), Some("2"))
+    );
     let error = ready.clean(&[1_i64.into(), Value::Null]).unwrap_err();
     assert_eq!(error.context("column"), Some("name"));
-    let cleaned = ready.clean(&[Value::Null, Value::Float(f64::NAN)]).unwrap().unwrap();
+    let cleaned = ready
+        .clean(&[Value::Null, Value::Float(f64::NAN)])
+        .unwrap()
+        .unwrap();
     assert_eq!(cleaned, [Value::Null, Value::Float(0.0)]);
 }

@@ -320,8 +320,10 @@ impl EditRun {
     pub fn validate(&self) -> Result<()> {
         for (field, text) in [("name", &self.name), ("said_by.source", &self.said_by.source)] {
             if text.trim().is_empty() || text.len() > 255 || text.contains('\0') {
-                return Err(Error::invalid("a run has a name and a source of 1 to 255 characters")
-                    .with("field", field));
+                return Err(
+                    Error::invalid("a run has a name and a source of 1 to 255 characters")
+                        .with("field", field),
+                );
             }
         }
         Ok(())

@@ -147,7 +147,8 @@ impl ProfileWriter for MemoryProfiles {
             } else {
                 Edited::Refused {
                     field: None,
-                    reason: "the customer is edited twice in one call; put the fields into one edit".to_owned(),
+                    reason: "the customer is edited twice in one call; put the fields into one edit"
+                        .to_owned(),
                 }
             });
         }

@@ -180,10 +180,7 @@ pub async fn an_edit_changes_what_it_says_and_nothing_else(writer: Writer, store
     );
     // The same again changes nothing, whoever says it.
     let again = ProfileEdit::new(ids[0], after.version).set(field("given_name"), "Ana");
-    let done = writer
-        .edit(&ctx, &run("other"), &[again])
-        .await
-        .expect("an edit");
+    let done = writer.edit(&ctx, &run("other"), &[again]).await.expect("an edit");
     assert_eq!(done, [Edited::Unchanged]);
     assert_eq!(look(&store, &ctx, ids[0]).await.version, after.version);
     assert_eq!(
@@ -309,10 +306,7 @@ pub async fn nothing_is_written_dry(writer: Writer, store: Store) {
         ProfileEdit::new(ids[0], 1).set(field("given_name"), "Ana"),
         ProfileEdit::new(ids[1], 3).set(field("given_name"), "Ana"),
     ];
-    let told = writer
-        .edit(&ctx, &run("r").dry(), &edits)
-        .await
-        .expect("answers");
+    let told = writer.edit(&ctx, &run("r").dry(), &edits).await.expect("answers");
     for (n, id) in (1..).zip(&ids) {
         let now = look(&store, &ctx, *id).await;
         assert_eq!((now.version, now.record), (1, profile(n)));

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crm_core::capability::{Collector, Mailer, ProfileWriter, RecordStore, Reject, RejectKind, SmsSender, VoiceCaller};
+use crm_core::capability::{
+    Collector, Mailer, ProfileWriter, RecordStore, Reject, RejectKind, SmsSender, VoiceCaller,
+};
 use crm_core::customer::CUSTOMER;
 use crm_core::memory::{MemoryCollector, MemoryMailer, MemoryProfiles, MemorySms, MemoryStore, MemoryVoice};
 use crm_core::query::{Filter, Query};

@@ -175,10 +175,10 @@ impl Customers {
             match known.state {
                 ImportState::Undone => {}
                 ImportState::Undoing => {
-                    return Err(
-                        Error::conflict("this run is being undone; let the undo come to its end first")
-                            .with("run", name),
-                    );
+                    return Err(Error::conflict(
+                        "this run is being undone; let the undo come to its end first",
+                    )
+                    .with("run", name));
                 }
                 _ if is_edits(&known) => {
                     open.run = known.run.unwrap_or(open.run);
@@ -355,7 +355,11 @@ impl ProfileWriter for Customers {
         let report = self.undo_import(ctx, run, &mut |_| ()).await?;
         let mut undone = EditsUndone::default();
         (undone.restored, undone.kept) = (report.restored, report.kept);
-        undone.kept_customers = report.kept_customers.iter().map(|kept| kept.customer_id).collect();
+        undone.kept_customers = report
+            .kept_customers
+            .iter()
+            .map(|kept| kept.customer_id)
+            .collect();
         Ok(undone)
     }
 }

@@ -34,9 +34,9 @@ mod own;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod own_server;
 mod people;
-mod profiles;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod postgres;
+mod profiles;
 mod retention;
 mod segments;
 #[cfg(feature = "sqlite")]

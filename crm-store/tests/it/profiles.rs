@@ -128,7 +128,11 @@ async fn merged_and_removed_customers_are_told(desk: Desk) {
         person(&desk, "bea").await,
         person(&desk, "cyd").await,
     );
-    let plan = c.merge().plan(ctx, ana, &[bea], MergeRules::default()).await.unwrap();
+    let plan = c
+        .merge()
+        .plan(ctx, ana, &[bea], MergeRules::default())
+        .await
+        .unwrap();
     c.merge().apply(ctx, &plan).await.unwrap();
     c.delete(ctx, cyd).await.unwrap();
     let edits = [bea, cyd].map(|id| ProfileEdit::new(id, 1).set(field("given_name"), "X"));
@@ -144,8 +148,15 @@ async fn imports_and_edits_do_not_share_a_name() {
     let desk = desk(store);
     let (c, ctx) = (&desk.customers, &desk.ctx);
     let drafts = || vec![keys("ana", "ana@example.com", "")];
-    c.import(ctx, "list", drafts(), ImportOptions::default()).await.unwrap();
-    let ana = c.find(ctx, &Query::new(Filter::All)).await.unwrap().items.remove(0);
+    c.import(ctx, "list", drafts(), ImportOptions::default())
+        .await
+        .unwrap();
+    let ana = c
+        .find(ctx, &Query::new(Filter::All))
+        .await
+        .unwrap()
+        .items
+        .remove(0);
     let edit = [ProfileEdit::new(ana.id, ana.version).set(field("given_name"), "Ana")];
     let error = c.edit_profiles(ctx, &run("list"), &edit).await.unwrap_err();
     assert_eq!(
@@ -169,7 +180,9 @@ async fn imports_and_edits_do_not_share_a_name() {
 async fn rows(path: &std::path::Path) -> Vec<(String, i64, String)> {
     let sql = "SELECT given_name, version, coalesce(json_extract(known_from, '$.name.source'), '') FROM crm_customer ORDER BY given_name";
     let rows = sqlx::query(sql).fetch_all(&mut raw(path).await).await.unwrap();
-    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+    rows.iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect()
 }
 
 /// Broken off anywhere and called again: every customer is written once, as the file itself says.
@@ -181,7 +194,10 @@ async fn a_call_that_is_broken_off_goes_on() {
         let desk = desk(store);
         let (c, ctx) = (&desk.customers, &desk.ctx);
         let drafts = (0..1_200).map(|n| keys(&format!("p{n:04}"), &format!("p{n}@example.com"), ""));
-        let done = c.import(ctx, "list", drafts, ImportOptions::default()).await.unwrap();
+        let done = c
+            .import(ctx, "list", drafts, ImportOptions::default())
+            .await
+            .unwrap();
         assert_eq!(done.created, 1_200);
         let query = Query::new(Filter::All).limit(10_000);
         let people = c.store_ref().find(ctx, &CUSTOMER, &query).await.unwrap().items;
@@ -209,14 +225,23 @@ async fn a_call_that_is_broken_off_goes_on() {
             }
         };
         let new = |one: &Edited| matches!(one, Edited::Written(2) | Edited::Repeated);
-        assert!(done.iter().all(new), "after {patience}: {:?}", done.iter().find(|one| !new(one)));
+        assert!(
+            done.iter().all(new),
+            "after {patience}: {:?}",
+            done.iter().find(|one| !new(one))
+        );
         let path = folder.path().join("crm.db");
         let wanted = ("Clean".to_owned(), 2, "cleaning".to_owned());
         assert!(rows(&path).await.iter().all(|row| *row == wanted));
         assert_eq!(c.undo(ctx, "clean").await.unwrap().restored, 1_200);
         let back = rows(&path).await;
         // Negative control: the same look finds the old names again.
-        assert!(back.iter().all(|(name, version, _)| name != "Clean" && *version == 3), "{:?}", back.first());
+        assert!(
+            back.iter()
+                .all(|(name, version, _)| name != "Clean" && *version == 3),
+            "{:?}",
+            back.first()
+        );
     }
     assert!(broken > 0, "no call was broken off");
 }
@@ -234,6 +259,9 @@ async fn edits_are_announced() {
     let edit = [ProfileEdit::new(ana, 1).set(field("given_name"), "Ana")];
     c.edit_profiles(ctx, &run("clean"), &edit).await.unwrap();
     let told = c.changes_since(ctx, Some(&before), 100).await.unwrap().items;
-    let told: Vec<_> = told.iter().map(|one| (&one.entity, &one.op, one.version)).collect();
+    let told: Vec<_> = told
+        .iter()
+        .map(|one| (&one.entity, &one.op, one.version))
+        .collect();
     assert_eq!(told, [(&Entity::Customer(ana), &Op::Updated, Some(2))]);
 }

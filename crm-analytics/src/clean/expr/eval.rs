@@ -167,8 +167,8 @@ impl Expr {
         let held = Held::all(frame, &self.columns())?;
         let column = |name: &str| {
             let found = held.iter().find(|held| held.name == name);
-            let found =
-                found.ok_or_else(|| Error::unexpected("an expression lost its column").with("column", name))?;
+            let found = found
+                .ok_or_else(|| Error::unexpected("an expression lost its column").with("column", name))?;
             let cells = Cells::of(found)?;
             Ok(Box::new(move |row| cells.cell(row)) as Answer<'_>)
         };
