@@ -26,8 +26,11 @@ mod plot;
 mod plot_charts;
 #[cfg(feature = "plot")]
 mod plot_hostile;
+mod prepare_peers;
 mod privacy;
 mod profile;
+mod proposal;
+mod scoring;
 mod segments;
 mod sklearn;
 mod steps;
