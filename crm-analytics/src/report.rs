@@ -122,6 +122,18 @@ fn read(report: &mut Report, found: &Segmentation) {
         found.features.currency.as_ref().map_or(String::new(), |code| format!(", amounts in {code}")),
     ));
     page.raw("</p>\n");
+    if let Some(audience) = &found.features.audience {
+        page.raw("<p>").text(&format!(
+            "Made for the purpose {}: {} customers may be looked at for it; left out were {} who objected, {} who never agreed \
+             and {} who are to be left alone at an address of theirs.",
+            audience.purpose,
+            figure(audience.admitted as f64),
+            figure(audience.objected as f64),
+            figure(audience.without_consent as f64),
+            figure(audience.suppressed as f64),
+        ));
+        page.raw("</p>\n");
+    }
     if !found.notes.is_empty() {
         page.raw("<ul>");
         found.notes.iter().for_each(|note| {

@@ -126,7 +126,7 @@ impl Vocabulary {
             customers: plan.customers.clone(),
             currency: plan.currency.clone(),
             without_orders: plan.without_orders,
-            as_of: plan.as_of,
+            as_of: plan.as_of.instant(),
             rolling: false,
             monetary: plan.monetary,
             min_purity: 0.0,

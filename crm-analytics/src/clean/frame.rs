@@ -6,7 +6,7 @@ use crm_core::record::FieldType;
 use crm_core::table::{ColumnData, TextData};
 use crm_core::{Column, Error, Result, Table};
 use polars::prelude as pl;
-use polars::prelude::{IntoLazy, IntoSeries, NamedFrom, NewChunkedArray};
+use polars::prelude::{IntoSeries, NamedFrom, NewChunkedArray};
 
 use super::type_name;
 
@@ -185,22 +185,6 @@ impl Frame {
             .clone())
     }
 
-    /// Computes an expression over the columns.
-    pub(super) fn compute(&self, expression: pl::Expr) -> Result<pl::Series> {
-        let frame = self
-            .data
-            .clone()
-            .lazy()
-            .select([expression.alias("computed")])
-            .collect()
-            .map_err(classify)?;
-        Ok(frame
-            .column("computed")
-            .map_err(classify)?
-            .as_materialized_series()
-            .clone())
-    }
-
     /// Puts a column in the place of the one of this name.
     pub(super) fn replace(&mut self, name: &str, ty: FieldType, mut series: pl::Series) -> Result<()> {
         series.rename(name.into());
@@ -331,17 +315,20 @@ impl Frame {
     }
 }
 
-/// Text changed by a function of ours; `None` makes it missing.
+/// Text changed by a function of ours; `None` makes it missing. Answers also how many values are others than before.
 pub(super) fn map_text<'a>(
     series: &'a pl::Series,
     change: impl Fn(&'a str) -> Option<Cow<'a, str>>,
-) -> Result<pl::Series> {
+) -> Result<(pl::Series, usize)> {
     let texts = series.str().map_err(classify)?;
-    let mut changed = pl::StringChunkedBuilder::new("mapped".into(), texts.len());
+    let mut changed = 0;
+    let mut new = pl::StringChunkedBuilder::new("mapped".into(), texts.len());
     for text in texts.iter() {
-        changed.append_option(text.and_then(&change));
+        let after = text.and_then(&change);
+        changed += usize::from(text != after.as_deref());
+        new.append_option(after);
     }
-    Ok(changed.finish().into_series())
+    Ok((new.finish().into_series(), changed))
 }
 
 /// Text read as something else.

@@ -1,5 +1,6 @@
 //! Profiles of the store as rows to clean, each with the version that was looked at.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use crm_core::capability::{ProfileField, RecordStore};
@@ -122,6 +123,7 @@ impl ProfilePlan {
             versions: Vec::new(),
             table: Table::default(),
             audience: audience.map(Audience::report),
+            written_out: HashMap::new(),
         };
         let filter = segment::resolve(store, ctx, now, &self.customers).await?;
         let mut query = Query::new(filter).limit(PAGE);
@@ -134,8 +136,14 @@ impl ProfilePlan {
                 {
                     continue;
                 }
-                for (wanted, column) in self.columns.iter().zip(&mut columns) {
-                    let value = typed(wanted.field.read(&stored.record)?, wanted.ty).ok_or_else(|| {
+                for (at, (wanted, column)) in self.columns.iter().zip(&mut columns).enumerate() {
+                    let json = wanted.field.read(&stored.record)?;
+                    if wanted.ty == FieldType::Text && !matches!(json, Json::Null | Json::String(_)) {
+                        profiles
+                            .written_out
+                            .insert((profiles.ids.len(), at), json.clone());
+                    }
+                    let value = typed(json, wanted.ty).ok_or_else(|| {
                         Error::invalid(
                             "an attribute has a value of another type; read it as text and cast it",
                         )
@@ -179,6 +187,8 @@ pub struct Profiles {
     pub(super) versions: Vec<Version>,
     pub(super) table: Table,
     pub(super) audience: Option<AudienceReport>,
+    /// What was written out as text, by row and column: a number that is read as a number again is no change.
+    pub(super) written_out: HashMap<(usize, usize), Json>,
 }
 
 impl Profiles {

@@ -133,13 +133,15 @@ impl FittedCleaning {
             .iter()
             .map(|field| {
                 let name = field.to_string();
-                Ok((field, profiles.table.column(&name).ok(), table.column(&name)?))
+                let read = profiles.fields.iter().position(|read| read == field);
+                let before = read.and_then(|at| Some((at, profiles.table.column(&name).ok()?)));
+                Ok((field, before, table.column(&name)?))
             })
-            .collect::<Result<Vec<(&ProfileField, Option<&Column>, &Column)>>>()?;
+            .collect::<Result<Vec<(&ProfileField, Option<(usize, &Column)>, &Column)>>>()?;
         for (after_row, before_row) in kept.iter().enumerate() {
             let mut changed = Vec::new();
             for ((field, before, after), count) in columns.iter().zip(&mut counts) {
-                let old = before.map_or(Value::Null, |column| column.value(*before_row));
+                let old = before.map_or(Value::Null, |(_, column)| column.value(*before_row));
                 let new = after.value(after_row);
                 if same(&old, &new) {
                     continue;
@@ -148,11 +150,19 @@ impl FittedCleaning {
                     count.kept += 1;
                     continue;
                 }
+                let written_out = before.and_then(|(at, _)| profiles.written_out.get(&(*before_row, at)));
+                let (before, after) = match written_out {
+                    Some(json) => (json.clone(), json_of(new, field)?),
+                    None => (json_of(old, field)?, json_of(new, field)?),
+                };
+                if before == after || (before.as_f64().is_some() && before.as_f64() == after.as_f64()) {
+                    continue;
+                }
                 count.changed += 1;
                 changed.push(ProposedField {
                     field: (*field).clone(),
-                    before: json(old, field)?,
-                    after: json(new, field)?,
+                    before,
+                    after,
                 });
             }
             if let (false, Some(customer), Some(version)) = (
@@ -188,7 +198,7 @@ fn same(before: &Value, after: &Value) -> bool {
     }
 }
 
-fn json(value: Value, field: &ProfileField) -> Result<Json> {
+fn json_of(value: Value, field: &ProfileField) -> Result<Json> {
     let unfit =
         || Error::invalid("a value of this type cannot be written into a profile").with("field", field);
     Ok(match value {

@@ -437,7 +437,7 @@ impl Step {
             Op::Trim { .. } => change(take(), text::trim),
             Op::Case { to, .. } => {
                 let to = *to;
-                change(take(), move |text| Some(Cow::Owned(text::case(text, to))))
+                change(take(), move |text| Some(text::case(text, to)))
             }
             Op::Squeeze { .. } => change(take(), text::squeeze),
             Op::Unicode { form, .. } => {

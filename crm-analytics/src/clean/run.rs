@@ -1,15 +1,15 @@
 //! Running operations on a frame.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crm_core::record::{FieldType, Value};
 use crm_core::{Error, Result};
 use polars::prelude as pl;
-use polars::prelude::{IntoSeries, NamedFrom};
+use polars::prelude::{ChunkApply, IntoSeries, NewChunkedArray};
 
 use super::fitted::Op;
 use super::frame::{Frame, classify, map_text, read_text};
-use super::{Case, CastTo, CleaningLine, OutlierAction, Unknown, Unreadable, fill, read, rows, text};
+use super::{CastTo, CleaningLine, OutlierAction, Unknown, Unreadable, fill, read, rows, text};
 
 /// Runs one operation; the only way rows are changed, when learning as when applying.
 pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
@@ -22,44 +22,54 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
         unreadable: 0,
         removed: 0,
     };
-    let text_step = |name: &str, column: &str, frame: &mut Frame, new: pl::Series| {
-        exchange(line(name, column), frame, FieldType::Text, new)
+    let text_step = |name: &str, column: &str, frame: &mut Frame, (new, changed): (pl::Series, usize)| {
+        put(line(name, column), frame, FieldType::Text, new, changed)
     };
     match op {
         Op::Fill { column, value } => {
             let ty = frame.ty(column)?;
-            let (becomes, filled) = match value {
-                Value::Int(v) => (ty, pl::col(column.as_str()).fill_null(pl::lit(*v))),
-                Value::Bool(v) => (ty, pl::col(column.as_str()).fill_null(pl::lit(*v))),
-                Value::Text(v) => (ty, pl::col(column.as_str()).fill_null(pl::lit(v.clone()))),
-                Value::Timestamp(v) => (ty, pl::col(column.as_str()).fill_null(pl::lit(v.as_micros()))),
-                Value::Float(v) => {
-                    let floats = pl::col(column.as_str()).cast(pl::DataType::Float64);
-                    (FieldType::Float, floats.fill_null(pl::lit(*v)))
+            let old = frame.series(column)?;
+            let unfit =
+                || Error::invalid("a fitted plan fills with an unfitting value").with("column", column);
+            let (becomes, new) = match value {
+                Value::Int(_) | Value::Timestamp(_) => {
+                    let with = match value {
+                        Value::Int(v) => *v,
+                        Value::Timestamp(v) => v.as_micros(),
+                        _ => return Err(unfit()),
+                    };
+                    let ints = old.i64().map_err(|_| unfit())?;
+                    let new: pl::Int64Chunked = ints.iter().map(|v| Some(v.unwrap_or(with))).collect();
+                    (ty, new.into_series())
                 }
-                _ => {
-                    return Err(
-                        Error::invalid("a fitted plan fills with an unfitting value").with("column", column)
-                    );
+                Value::Bool(with) => {
+                    let flags = old.bool().map_err(|_| unfit())?;
+                    let new: pl::BooleanChunked = flags.iter().map(|v| Some(v.unwrap_or(*with))).collect();
+                    (ty, new.into_series())
                 }
+                Value::Text(with) => {
+                    let texts = old.str().map_err(|_| unfit())?;
+                    let mut new = pl::StringChunkedBuilder::new("filled".into(), texts.len());
+                    texts
+                        .iter()
+                        .for_each(|text| new.append_value(text.unwrap_or(with)));
+                    (ty, new.finish().into_series())
+                }
+                Value::Float(with) => {
+                    let floats = floats(&old)?;
+                    let new: pl::Float64Chunked = floats.iter().map(|v| Some(v.unwrap_or(*with))).collect();
+                    (FieldType::Float, new.into_series())
+                }
+                _ => return Err(unfit()),
             };
-            let new = frame.compute(filled)?;
             exchange(line("fill", column), frame, becomes, new)
         }
         Op::Trim { column } => {
-            let trimmed = pl::col(column.as_str()).str().strip_chars(pl::lit(pl::NULL));
-            let kept = pl::when(trimmed.clone().eq(pl::lit("")))
-                .then(pl::lit(pl::NULL))
-                .otherwise(trimmed);
-            let new = frame.compute(kept.cast(pl::DataType::String))?;
+            let new = map_text(&frame.series(column)?, text::trim)?;
             text_step("trim", column, frame, new)
         }
         Op::Case { column, to } => {
-            let new = match to {
-                Case::Lower => frame.compute(pl::col(column.as_str()).str().to_lowercase())?,
-                Case::Upper => frame.compute(pl::col(column.as_str()).str().to_uppercase())?,
-                Case::Title => map_text(&frame.series(column)?, |text| Some(text::title(text).into()))?,
-            };
+            let new = map_text(&frame.series(column)?, |text| Some(text::case(text, *to)))?;
             text_step("case", column, frame, new)
         }
         Op::Cast { column, to } => cast(line("cast", column), frame, column, *to),
@@ -72,28 +82,31 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             unknown,
         } => {
             let old = frame.series(column)?;
-            let text = || pl::col(column.as_str()).cast(pl::DataType::String);
-            let is = |category: &str| text().eq(pl::lit(category.to_owned())).fill_null(pl::lit(false));
-            let mut new = Vec::with_capacity(categories.len() + 1);
-            for category in categories {
-                new.push((
-                    format!("{column}_{category}"),
-                    FieldType::Bool,
-                    frame.compute(is(category))?,
-                ));
-            }
-            let known = categories
+            let texts = old.cast(&pl::DataType::String).map_err(classify)?;
+            // One look at each row; then a column is a comparison of numbers.
+            const MISSING: u32 = u32::MAX;
+            const STRANGE: u32 = u32::MAX - 1;
+            const FIRST: u32 = u32::MAX - 2;
+            let known: HashMap<&str, u32> = categories
                 .iter()
-                .chain(first)
-                .fold(pl::lit(false), |known, one| known.or(is(one)));
-            let strange = frame.compute(text().is_not_null().and(known.not()))?;
-            let unreadable = strange.bool().map_err(classify)?.sum().unwrap_or(0) as usize;
+                .map(String::as_str)
+                .zip(0..)
+                .chain(first.as_deref().map(|first| (first, FIRST)))
+                .collect();
+            let code =
+                |text: Option<&str>| text.map_or(MISSING, |text| known.get(text).copied().unwrap_or(STRANGE));
+            let codes: Vec<u32> = texts.str().map_err(classify)?.iter().map(code).collect();
+            let mut flags = vec![false; codes.len()];
+            let mut column_of = |wanted: u32| {
+                flags
+                    .iter_mut()
+                    .zip(&codes)
+                    .for_each(|(flag, code)| *flag = *code == wanted);
+                pl::BooleanChunked::new("dummy".into(), &flags).into_series()
+            };
+            let unreadable = codes.iter().filter(|code| **code == STRANGE).count();
             if unreadable > 0 && *unknown == Unknown::Refuse {
-                let row = strange
-                    .bool()
-                    .map_err(classify)?
-                    .iter()
-                    .position(|strange| strange == Some(true));
+                let row = codes.iter().position(|code| *code == STRANGE);
                 return Err(Error::invalid(
                     "a category that was not there when the plan was fitted; fold it, or accept unknown ones",
                 )
@@ -101,12 +114,15 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
                 .with("row", row.unwrap_or_default())
                 .with("rows", unreadable));
             }
+            let mut new = Vec::with_capacity(categories.len() + 2);
+            for (category, code) in categories.iter().zip(0..) {
+                new.push((format!("{column}_{category}"), FieldType::Bool, column_of(code)));
+            }
             if *other {
-                new.push((format!("{column}_other"), FieldType::Bool, strange));
+                new.push((format!("{column}_other"), FieldType::Bool, column_of(STRANGE)));
             }
             if *missing {
-                let absent = old.is_null().into_series();
-                new.push((format!("{column}_missing"), FieldType::Bool, absent));
+                new.push((format!("{column}_missing"), FieldType::Bool, column_of(MISSING)));
             }
             frame.splice(column, new)?;
             let present = old.len() - old.null_count();
@@ -118,22 +134,15 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             })
         }
         Op::Clip { column, low, high } => {
-            let mut clipped = pl::col(column.as_str()).cast(pl::DataType::Float64);
-            for (bound, below) in [(low, true), (high, false)] {
-                let Some(bound) = bound else { continue };
-                let outside = if below {
-                    clipped.clone().lt(pl::lit(*bound))
-                } else {
-                    clipped.clone().gt(pl::lit(*bound))
-                };
-                clipped = pl::when(outside).then(pl::lit(*bound)).otherwise(clipped);
-            }
-            let new = frame.compute(clipped)?;
+            let clip = |v: f64| {
+                let v = low.map_or(v, |low| if v < low { low } else { v });
+                high.map_or(v, |high| if v > high { high } else { v })
+            };
+            let new = floats(&frame.series(column)?)?.apply_values(clip).into_series();
             exchange(line("clip", column), frame, FieldType::Float, new)
         }
         Op::Log1p { column } => {
-            let old = frame.compute(pl::col(column.as_str()).cast(pl::DataType::Float64))?;
-            let values = old.f64().map_err(classify)?;
+            let values = floats(&frame.series(column)?)?;
             if let Some(row) = values.iter().position(|v| v.is_some_and(|v| v <= -1.0)) {
                 return Err(
                     Error::invalid("log1p needs numbers above -1; clip the column first")
@@ -141,8 +150,7 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
                         .with("row", row),
                 );
             }
-            let logs = values.iter().map(|v| v.map(f64::ln_1p));
-            let new = pl::Series::from_iter(logs);
+            let new = values.apply_values(f64::ln_1p).into_series();
             exchange(line("log1p", column), frame, FieldType::Float, new)
         }
         Op::Scale {
@@ -150,12 +158,10 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             mean,
             deviation,
         } => {
-            let old = frame.compute(pl::col(column.as_str()).cast(pl::DataType::Float64))?;
             // A constant column differs from its mean by rounding alone: it becomes 0, not noise.
             let constant = *deviation <= 1e-12 * mean.abs();
-            // Not as an expression: the engine divides a column by multiplying, but a single row by dividing.
             let scale = |v: f64| if constant { 0.0 } else { (v - mean) / deviation };
-            let new = pl::Series::from_iter(old.f64().map_err(classify)?.iter().map(|v| v.map(scale)));
+            let new = floats(&frame.series(column)?)?.apply_values(scale).into_series();
             exchange(line("standardise", column), frame, FieldType::Float, new)
         }
         Op::FillGroup { .. } | Op::FillForward { .. } => fill::from_rows(op, frame, line),
@@ -193,23 +199,25 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
             let stays: Option<HashSet<&str>> = keep
                 .as_ref()
                 .map(|keep| keep.iter().map(String::as_str).collect());
-            let mut folded = 0;
+            let (mut folded, mut changed) = (0, 0);
             let mut new = pl::StringChunkedBuilder::new("folded".into(), old.len());
-            for text in old.str().map_err(classify)?.iter() {
-                let text = text.map(|text| synonyms.get(text).map_or(text, String::as_str));
-                new.append_option(text.map(|text| match &stays {
+            for before in old.str().map_err(classify)?.iter() {
+                let text = before.map(|text| synonyms.get(text).map_or(text, String::as_str));
+                let after = text.map(|text| match &stays {
                     Some(stays) if !stays.contains(text) => {
                         folded += 1;
                         other.as_str()
                     }
                     _ => text,
-                }));
+                });
+                changed += usize::from(before != after);
+                new.append_option(after);
             }
             let line = CleaningLine {
                 unreadable: folded,
                 ..line("fold", column)
             };
-            exchange(line, frame, FieldType::Text, new.finish().into_series())
+            put(line, frame, FieldType::Text, new.finish().into_series(), changed)
         }
         Op::Indicate { column } => {
             let absent = if frame.ty(column)? == FieldType::Uuid {
@@ -292,6 +300,31 @@ pub(super) fn run(op: &Op, frame: &mut Frame) -> Result<CleaningLine> {
     }
 }
 
+/// A column of numbers as floats. Eagerly, as all here: Polars' lazy engine blocks, and panics on a runtime of one thread.
+fn floats(series: &pl::Series) -> Result<pl::Float64Chunked> {
+    let floats = series.cast(&pl::DataType::Float64).map_err(classify)?;
+    Ok(floats.f64().map_err(classify)?.clone())
+}
+
+/// Puts the new values in, when it is known how many are different.
+fn put(
+    line: CleaningLine,
+    frame: &mut Frame,
+    ty: FieldType,
+    new: pl::Series,
+    changed: usize,
+) -> Result<CleaningLine> {
+    let old = frame.series(&line.column)?;
+    let line = CleaningLine {
+        changed,
+        missing_before: old.null_count(),
+        missing_after: new.null_count(),
+        ..line
+    };
+    frame.replace(&line.column, ty, new)?;
+    Ok(line)
+}
+
 /// Puts the new values in and counts what is different.
 pub(super) fn exchange(
     line: CleaningLine,
@@ -319,24 +352,20 @@ pub(super) fn exchange(
 
 fn cast(line: CleaningLine, frame: &mut Frame, column: &str, to: CastTo) -> Result<CleaningLine> {
     let from = frame.ty(column)?;
-    let value = || pl::col(column);
-    let whole = |floats: pl::Expr| {
-        let ints = floats.clone().cast(pl::DataType::Int64);
-        pl::when(ints.clone().cast(pl::DataType::Float64).eq(floats))
-            .then(ints)
-            .otherwise(pl::lit(pl::NULL))
-    };
+    let old = frame.series(column)?;
+    let as_it_is = |to: &pl::DataType| old.cast(to).map_err(classify);
     let (ty, new) = match (to, from) {
         (CastTo::Float, FieldType::Text) => {
             (FieldType::Float, read_text(&frame.series(column)?, text::float)?)
         }
-        (CastTo::Float, _) => (
-            FieldType::Float,
-            frame.compute(value().cast(pl::DataType::Float64))?,
-        ),
-        (CastTo::Int, FieldType::Float) => (FieldType::Int, frame.compute(whole(value()))?),
+        (CastTo::Float, _) => (FieldType::Float, as_it_is(&pl::DataType::Float64)?),
+        (CastTo::Int, FieldType::Float) => {
+            let floats = old.f64().map_err(classify)?;
+            let ints: pl::Int64Chunked = floats.iter().map(|v| v.and_then(text::whole)).collect();
+            (FieldType::Int, ints.into_series())
+        }
         (CastTo::Int, FieldType::Text) => (FieldType::Int, read_text(&frame.series(column)?, text::int)?),
-        (CastTo::Int, _) => (FieldType::Int, frame.compute(value().cast(pl::DataType::Int64))?),
+        (CastTo::Int, _) => (FieldType::Int, as_it_is(&pl::DataType::Int64)?),
         (CastTo::Timestamp, FieldType::Text) => (
             FieldType::Timestamp,
             read_text(&frame.series(column)?, text::time)?,
@@ -344,24 +373,22 @@ fn cast(line: CleaningLine, frame: &mut Frame, column: &str, to: CastTo) -> Resu
         (CastTo::Timestamp, _) => (FieldType::Timestamp, frame.series(column)?),
         (CastTo::Bool, FieldType::Bool) => (FieldType::Bool, frame.series(column)?),
         (CastTo::Bool, FieldType::Int) => {
-            let known = pl::when(value().eq(pl::lit(1_i64)).or(value().eq(pl::lit(0_i64))))
-                .then(value().eq(pl::lit(1_i64)))
-                .otherwise(pl::lit(pl::NULL));
-            (FieldType::Bool, frame.compute(known.cast(pl::DataType::Boolean))?)
+            let flag = |v: i64| match v {
+                0 | 1 => Some(v == 1),
+                _ => None,
+            };
+            let ints = old.i64().map_err(classify)?;
+            let flags: pl::BooleanChunked = ints.iter().map(|v| v.and_then(flag)).collect();
+            (FieldType::Bool, flags.into_series())
         }
         (CastTo::Bool, _) => (FieldType::Bool, read_text(&frame.series(column)?, text::flag)?),
         (CastTo::Text, FieldType::Float) => {
-            let old = frame.series(column)?;
             let texts = old.f64().map_err(classify)?.iter().map(|v| v.map(text::number));
             let texts: pl::StringChunked = texts.collect();
             (FieldType::Text, texts.into_series())
         }
-        (CastTo::Text, _) => (
-            FieldType::Text,
-            frame.compute(value().cast(pl::DataType::String))?,
-        ),
+        (CastTo::Text, _) => (FieldType::Text, as_it_is(&pl::DataType::String)?),
     };
-    let old = frame.series(column)?;
     let present = old.len() - old.null_count();
     let line = CleaningLine {
         // Another type is another value, even where it looks alike.
@@ -383,7 +410,7 @@ fn canonical(
     read: impl Fn(&str) -> Option<String>,
 ) -> Result<CleaningLine> {
     let old = frame.series(&line.column)?;
-    let mut strange = 0;
+    let (mut strange, mut changed) = (0, 0);
     let mut new = pl::StringChunkedBuilder::new("canonical".into(), old.len());
     for text in old.str().map_err(classify)?.iter() {
         let Some(text) = text else {
@@ -391,11 +418,17 @@ fn canonical(
             continue;
         };
         match read(text) {
-            Some(canonical) => new.append_value(canonical),
+            Some(canonical) => {
+                changed += usize::from(canonical != text);
+                new.append_value(canonical);
+            }
             None => {
                 strange += 1;
                 match unreadable {
-                    Unreadable::Missing => new.append_null(),
+                    Unreadable::Missing => {
+                        changed += 1;
+                        new.append_null();
+                    }
                     Unreadable::Keep => new.append_value(text),
                 }
             }
@@ -405,7 +438,7 @@ fn canonical(
         unreadable: strange,
         ..line
     };
-    exchange(line, frame, FieldType::Text, new.finish().into_series())
+    put(line, frame, FieldType::Text, new.finish().into_series(), changed)
 }
 
 /// Puts values of another type in, and counts those that could not be read.
@@ -438,21 +471,15 @@ fn outliers(
 ) -> Result<CleaningLine> {
     let column = line.column.clone();
     let outside = |value: f64| low.is_some_and(|low| value < low) || high.is_some_and(|high| value > high);
-    let floats = frame.compute(pl::col(column.as_str()).cast(pl::DataType::Float64))?;
-    let floats = floats.f64().map_err(classify)?;
+    let floats = floats(&frame.series(&column)?)?;
     match action {
         OutlierAction::Clip => {
             let clip = |value: f64| {
                 let raised = low.map_or(value, |low| if value < low { low } else { value });
                 high.map_or(raised, |high| if raised > high { high } else { raised })
             };
-            let new: Vec<Option<f64>> = floats.iter().map(|value| value.map(clip)).collect();
-            exchange(
-                line,
-                frame,
-                FieldType::Float,
-                pl::Series::new("clipped".into(), new),
-            )
+            let new = floats.apply_values(clip).into_series();
+            exchange(line, frame, FieldType::Float, new)
         }
         OutlierAction::Blank => {
             let ty = frame.ty(&column)?;

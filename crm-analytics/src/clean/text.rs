@@ -15,11 +15,14 @@ pub(super) fn trim(text: &str) -> Option<Cow<'_, str>> {
 }
 
 /// In another case.
-pub(super) fn case(text: &str, to: Case) -> String {
+pub(super) fn case(text: &str, to: Case) -> Cow<'_, str> {
+    let plain = |is: fn(u8) -> bool| text.bytes().all(|b| b.is_ascii() && !is(b));
     match to {
-        Case::Lower => text.to_lowercase(),
-        Case::Upper => text.to_uppercase(),
-        Case::Title => title(text),
+        Case::Lower if plain(|b| b.is_ascii_uppercase()) => Cow::Borrowed(text),
+        Case::Upper if plain(|b| b.is_ascii_lowercase()) => Cow::Borrowed(text),
+        Case::Lower => Cow::Owned(text.to_lowercase()),
+        Case::Upper => Cow::Owned(text.to_uppercase()),
+        Case::Title => Cow::Owned(title(text)),
     }
 }
 

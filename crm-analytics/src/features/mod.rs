@@ -11,9 +11,11 @@
 //! assert_eq!(plan.columns(), ["recency_days", "frequency", "monetary", "tenure_days", "attributes.visits"]);
 //! ```
 
+mod as_of;
 mod encode;
 mod fit;
 mod scaling;
+mod timeline;
 
 use std::collections::HashMap;
 
@@ -28,10 +30,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::privacy::{Audience, AudienceReport};
 
+pub use as_of::AsOf;
 pub(crate) use encode::RowOf;
 pub use encode::{Encoded, EncodingReport, FittedEncoding};
 pub use fit::{Encoding, EncodingPlan, FeatureDef, Impute, Scale};
 pub use scaling::Scaling;
+pub use timeline::{ChannelMix, InteractionCounts, MixOf};
+
+use timeline::Questions;
 
 /// What `monetary` means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +64,7 @@ pub enum WithoutOrders {
 #[serde(deny_unknown_fields)]
 pub struct FeaturePlan {
     /// Only what happened before this instant counts.
-    pub as_of: Timestamp,
+    pub as_of: AsOf,
     /// Which customers. Time gone by ([`Filter::Ago`]) is counted back from `as_of`; of segments ([`Filter::InSegment`])
     /// the members are those of the moment of reading: nobody keeps who was in them before.
     pub customers: Filter,
@@ -78,6 +84,12 @@ pub struct FeaturePlan {
     /// Adds `days_between_orders`: the mean time from one order to the next; missing with less than two.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interpurchase: bool,
+    /// Counts interactions by kind and window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactions: Option<InteractionCounts>,
+    /// Adds the shares of channels among orders or interactions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<ChannelMix>,
 }
 
 /// Recency, frequency, monetary value and tenure, in the order of their columns.
@@ -90,7 +102,7 @@ impl FeaturePlan {
     /// order, of all customers who ordered before `as_of`.
     pub fn rfm(as_of: Timestamp) -> Self {
         Self {
-            as_of,
+            as_of: as_of.into(),
             customers: Filter::All,
             monetary: Monetary::Total,
             currency: None,
@@ -98,6 +110,8 @@ impl FeaturePlan {
             profile: Vec::new(),
             windows: Vec::new(),
             interpurchase: false,
+            interactions: None,
+            channels: Vec::new(),
         }
     }
     /// Only these customers.
@@ -142,6 +156,22 @@ impl FeaturePlan {
         self.interpurchase = true;
         self
     }
+    /// Counts interactions.
+    #[must_use]
+    pub fn interactions(mut self, counts: InteractionCounts) -> Self {
+        self.interactions = Some(counts);
+        self
+    }
+    /// Adds the shares of channels.
+    #[must_use]
+    pub fn channels(mut self, mix: ChannelMix) -> Self {
+        self.channels.push(mix);
+        self
+    }
+    fn questions(&self) -> Questions {
+        Questions::of(self.interactions.as_ref(), &self.channels)
+    }
+
     /// The columns made of orders besides recency, frequency, monetary value and tenure.
     fn more(&self) -> Vec<String> {
         let mut names: Vec<String> = self
@@ -160,6 +190,7 @@ impl FeaturePlan {
         RFM.iter()
             .map(|name| (*name).to_owned())
             .chain(self.more())
+            .chain(self.questions().names())
             .chain(self.profile.iter().map(FieldRef::to_string))
             .collect()
     }
@@ -208,8 +239,8 @@ impl FeaturePlan {
 
     /// The same plan as of another instant.
     #[must_use]
-    pub fn at(mut self, as_of: Timestamp) -> Self {
-        self.as_of = as_of;
+    pub fn at(mut self, as_of: impl Into<AsOf>) -> Self {
+        self.as_of = as_of.into();
         self
     }
 
@@ -221,10 +252,19 @@ impl FeaturePlan {
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Features> {
         let only: Option<Vec<Uuid>> = only.map(|ids| ids.iter().map(|id| id.uuid()).collect());
-        let (currency, orders) = self
-            .orders(ctx, store, only.as_deref())
+        let place = |error: Error| error.operation("features.read");
+        let questions = self.questions();
+        let taken: Vec<String> = RFM
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(self.more())
+            .collect();
+        questions.check(&taken).map_err(place)?;
+        let (currency, orders) = self.orders(ctx, store, only.as_deref()).await.map_err(place)?;
+        let told = questions
+            .ask(ctx, store, self.as_of, only.as_deref())
             .await
-            .map_err(|e| e.operation("features.read"))?;
+            .map_err(place)?;
         let mut report = FeatureReport {
             currency,
             audience: audience.map(Audience::report),
@@ -232,13 +272,14 @@ impl FeaturePlan {
         };
         let mut ids: Vec<CustomerId> = Vec::new();
         let mut values: [Vec<f64>; 4] = Default::default();
-        let mut more: Vec<Column> = self.more().into_iter().map(Column::float).collect();
+        let names = self.more().into_iter().chain(questions.names());
+        let mut more: Vec<Column> = names.map(Column::float).collect();
         let mut profile = Table::default();
         let mut matched = 0;
         let fields = [FieldRef::from("id"), FieldRef::from("created_at")]
             .into_iter()
             .chain(self.profile.iter().cloned());
-        let customers = segment::resolve(store, ctx, self.as_of, &self.customers)
+        let customers = segment::resolve(store, ctx, self.as_of.instant(), &self.customers)
             .await
             .map_err(|e| e.operation("features.read"))?;
         let customers = match &only {
@@ -259,9 +300,8 @@ impl FeaturePlan {
                     let customer = id
                         .uuid_at(row)
                         .ok_or_else(|| Error::unexpected("a customer without an id"))?;
-                    let since_created = created
-                        .timestamp_at(row)
-                        .map_or(0.0, |at| self.days_before(at.as_micros()));
+                    let created = created.timestamp_at(row);
+                    let since_created = created.map_or(0.0, |at| self.days_before(at.as_micros()));
                     let found = orders.get(&customer);
                     report.customers += 1;
                     let numbers = match found {
@@ -282,7 +322,10 @@ impl FeaturePlan {
                         (Some(audience), Some(counted)) => audience.judge(customer.into(), counted),
                         _ => true,
                     };
-                    let wanted = found.is_some() || self.without_orders == WithoutOrders::Include;
+                    // Who came later did not exist; an order says that somebody did, whenever they were first stored.
+                    let existed = created.is_none_or(|at| self.as_of.knows(at));
+                    let wanted =
+                        found.is_some() || (existed && self.without_orders == WithoutOrders::Include);
                     let kept = admitted && wanted;
                     keep.push(kept);
                     if kept {
@@ -291,7 +334,9 @@ impl FeaturePlan {
                             .iter_mut()
                             .zip(numbers)
                             .for_each(|(column, value)| column.push(value));
-                        for (column, value) in more.iter_mut().zip(self.more_of(found)) {
+                        let mut values = self.more_of(found);
+                        told.values(customer, &mut values);
+                        for (column, value) in more.iter_mut().zip(values) {
                             column.push(value.into())?;
                         }
                     } else if !wanted {
@@ -337,7 +382,7 @@ impl FeaturePlan {
         store: &dyn RecordStore,
         only: Option<&[Uuid]>,
     ) -> Result<(Option<String>, HashMap<Uuid, Orders>)> {
-        let mut filter = Filter::lt("at", self.as_of);
+        let mut filter = self.as_of.before("at");
         let currency = match &self.currency {
             Some(code) => {
                 filter = filter.and(Filter::eq("currency", code.as_str()));
@@ -390,8 +435,7 @@ impl FeaturePlan {
             orders.insert(id, of);
         }
         for (at, days) in self.windows.iter().enumerate() {
-            let length = std::time::Duration::from_secs(86_400 * u64::from(*days));
-            let within = filter.clone().and(Filter::ge("at", self.as_of.minus(length)));
+            let within = filter.clone().and(self.as_of.within("at", *days));
             let sums = Aggregate::new(within)
                 .by("customer_id")
                 .measure("count", Measure::Count)
@@ -428,7 +472,7 @@ impl FeaturePlan {
     }
 
     fn days_before(&self, micros: i64) -> f64 {
-        (self.as_of.as_micros().saturating_sub(micros) as f64 / DAY).max(0.0)
+        (self.as_of.instant().as_micros().saturating_sub(micros) as f64 / DAY).max(0.0)
     }
 
     fn money(&self, orders: &Orders) -> f64 {

@@ -76,7 +76,7 @@ pub(super) fn segmentation(
         ));
     }
     if let Some(audience) = &features.report.audience {
-        let out = audience.objected + audience.without_consent;
+        let out = audience.objected + audience.without_consent + audience.suppressed;
         if out > 0 {
             notes.push(format!(
                 "{} customers may not be looked at for the purpose {} and were left out.",
@@ -140,7 +140,7 @@ pub(super) fn segmentation(
         run,
         method,
         seed: plan.seed,
-        as_of: plan.features.as_of,
+        as_of: plan.features.as_of.instant(),
         features: x.columns().to_vec(),
         schema_hash: schema_hash(plan, x.columns())?,
         metrics: metrics.clone(),
@@ -388,7 +388,7 @@ fn describe(segment: &SegmentSummary) -> String {
 fn schema_hash(plan: &SegmentationPlan, columns: &[String]) -> Result<String> {
     let mut features = plan.features.clone();
     // The instant changes the numbers, not what they mean; it stands in the lineage by itself.
-    features.as_of = crm_core::Timestamp::EPOCH;
+    features.as_of = crm_core::Timestamp::EPOCH.into();
     let json = serde_json::to_vec(&(columns, features, &plan.cleaning, &plan.logs))
         .map_err(|e| Error::unexpected("a plan cannot be written as JSON").source(e))?;
     Ok(Sha256::digest(json)

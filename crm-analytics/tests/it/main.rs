@@ -34,3 +34,4 @@ mod scoring;
 mod segments;
 mod sklearn;
 mod steps;
+mod timeline;

@@ -72,7 +72,8 @@ fn plan(kind: &str, task: Task) -> PipelinePlan {
             .feature("plan", Encoding::one_hot())
             .feature("visits", number(true))
             .feature("per_visit", number(false))
-            .outcome("spend"),
+            .outcome("spend")
+            .outcome("churned"),
         model: ModelSpec::new(kind),
         task,
         seed: 7,
@@ -111,10 +112,7 @@ fn every_model_scores_one_row_as_it_scores_all_also_when_it_was_kept() {
     let kinds = kinds.chain(ModelSpec::REGRESSORS.iter().map(|kind| (*kind, estimate())));
     let kinds = kinds.chain(ModelSpec::CLUSTERERS.iter().map(|kind| (*kind, Task::Group)));
     for (kind, task) in kinds {
-        let mut pipeline = plan(kind, task.clone());
-        if task == Task::Group {
-            pipeline.encoding = pipeline.encoding.clone().outcome("churned");
-        }
+        let pipeline = plan(kind, task.clone());
         let artefact = pipeline
             .fit(&learned_from, at())
             .unwrap_or_else(|e| panic!("{kind}: {e}"));
@@ -265,7 +263,9 @@ fn nothing_that_is_known_with_the_outcome_is_learned_from() {
 fn target_encodings_learn_from_the_outcome_of_others_only() {
     let table = people(600, 3);
     let mut pipeline = plan("logistic", Task::Classify("churned".into()));
-    pipeline.encoding = EncodingPlan::new(7).feature("plan", Encoding::Target { smoothing: 5.0 });
+    pipeline.encoding = EncodingPlan::new(7)
+        .feature("plan", Encoding::Target { smoothing: 5.0 })
+        .outcome("spend");
     let artefact = pipeline.fit(&table, at()).unwrap();
     assert!(artefact.metrics["held_out_auc"] > 0.6);
     let scorer = Scorer::new(&artefact.learned).unwrap();

@@ -87,7 +87,7 @@ async fn a_cleaning_is_proposed_carried_out_and_undone() {
         ),
         person("Bea", json!({"plan": "pro", "visits": 7, "age": 30.0})),
         person("cyd", json!({"plan": "?", "visits": "many", "age": null})),
-        person("Dan", json!({"plan": "free", "visits": 3})),
+        person("dan", json!({"plan": "free", "visits": 3})),
     ])
     .await;
     let plan = ProfilePlan::text(["given_name", "attributes.plan", "attributes.visits"]).unwrap();
@@ -125,9 +125,8 @@ async fn a_cleaning_is_proposed_carried_out_and_undone() {
                 visits("12", 12),
             ],
         ),
-        (desk.ids[1], vec![visits("7", 7)]),
         (desk.ids[2], vec![name("cyd", "Cyd")]),
-        (desk.ids[3], vec![visits("3", 3)]),
+        (desk.ids[3], vec![name("dan", "Dan")]),
     ];
     wanted.sort_by_key(|(id, _)| profiles.ids().iter().position(|other| other == id));
     assert_eq!(told, wanted);
@@ -155,7 +154,7 @@ async fn a_cleaning_is_proposed_carried_out_and_undone() {
         .await
         .unwrap();
     let done = proposal.apply(&desk.ctx, &desk.writer, &run).await.unwrap();
-    assert_eq!((dry.written, done.written, done.changed_since), (4, 3, 1));
+    assert_eq!((dry.written, done.written, done.changed_since), (3, 2, 1));
     assert_eq!(done.not_written, [(desk.ids[3], Edited::ChangedSince(2))]);
     let ana = desk.record(0).await;
     assert_eq!(ana.text("given_name").unwrap(), "Ana Maria");
@@ -173,8 +172,8 @@ async fn a_cleaning_is_proposed_carried_out_and_undone() {
     assert_eq!(desk.record(3).await, newer);
     // Again: nothing is written twice.
     let again = proposal.apply(&desk.ctx, &desk.writer, &run).await.unwrap();
-    assert_eq!((again.written, again.repeated, again.changed_since), (0, 3, 1));
-    assert_eq!(desk.writer.undo(&desk.ctx, "names").await.unwrap().restored, 3);
+    assert_eq!((again.written, again.repeated, again.changed_since), (0, 2, 1));
+    assert_eq!(desk.writer.undo(&desk.ctx, "names").await.unwrap().restored, 2);
     assert_eq!(
         desk.record(2).await,
         person("cyd", json!({"plan": "?", "visits": "many", "age": null}))

@@ -73,7 +73,7 @@ impl MemoryProfiles {
     }
 
     async fn one(&self, ctx: &Context, run: &EditRun, edit: &ProfileEdit) -> Result<Edited> {
-        if self.run(ctx, &run.name, |run| run.edits.contains(edit)) {
+        if !run.dry && self.run(ctx, &run.name, |run| run.edits.contains(edit)) {
             return Ok(Edited::Repeated);
         }
         let id = edit.customer.uuid();
