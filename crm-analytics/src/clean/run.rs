@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crm_core::record::{FieldType, Value};
 use crm_core::{Error, Result};
 use polars::prelude as pl;
-use polars::prelude::{ChunkApply, IntoSeries, NewChunkedArray};
+use polars::prelude::{ChunkApply, IntoSeries, NamedFrom};
 
 use super::fitted::Op;
 use super::frame::{Frame, classify, map_text, read_text};

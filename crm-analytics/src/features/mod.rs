@@ -322,10 +322,7 @@ impl FeaturePlan {
                         (Some(audience), Some(counted)) => audience.judge(customer.into(), counted),
                         _ => true,
                     };
-                    // Who came later did not exist; an order says that somebody did, whenever they were first stored.
-                    let existed = created.is_none_or(|at| self.as_of.knows(at));
-                    let wanted =
-                        found.is_some() || (existed && self.without_orders == WithoutOrders::Include);
+                    let wanted = found.is_some() || self.without_orders == WithoutOrders::Include;
                     let kept = admitted && wanted;
                     keep.push(kept);
                     if kept {

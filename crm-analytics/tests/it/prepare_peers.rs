@@ -175,12 +175,12 @@ fn columns_are_scaled_as_scikit_learn_scales_them() {
             &table,
         );
         let matrix = plan.fit(&filled, None).unwrap().matrix;
-        for at in 0..count {
+        for (at, name) in names.iter().enumerate().take(count) {
             let found: Vec<Option<f64>> = matrix.iter_col(at).map(|v| Some(v * factor)).collect();
             alike(
                 &found,
                 &column(&json[fixture], at),
-                &format!("{fixture} of {}", names[at]),
+                &format!("{fixture} of {name}"),
             );
         }
     }
@@ -223,9 +223,9 @@ fn categories_are_encoded_as_scikit_learn_encodes_them() {
         .map(|n| format!("plan={}", n.as_str().unwrap()))
         .collect();
     assert_eq!(hot.columns(), names);
-    for at in 0..hot.cols() {
+    for (at, name) in names.iter().enumerate() {
         let found: Vec<Option<f64>> = hot.iter_col(at).map(Some).collect();
-        alike(&found, &column(&json["one_hot"], at), &names[at]);
+        alike(&found, &column(&json["one_hot"], at), name);
     }
     let levels = ["free", "pro", "größer"].map(str::to_owned).into();
     let ordinal: Vec<Option<f64>> = encoded(Encoding::Ordinal { levels }, None)

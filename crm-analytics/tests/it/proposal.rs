@@ -14,6 +14,9 @@ use crm_core::testkit::fixtures;
 use crm_core::{Context, ErrorKind, ManualClock, Timestamp};
 use serde_json::{Value as Json, json};
 
+/// Of whom, and which field was what and becomes what.
+type Told = (CustomerId, Vec<(String, Json, Json)>);
+
 fn now() -> Timestamp {
     Timestamp::from_ymd(2026, 3, 1).unwrap()
 }
@@ -105,7 +108,7 @@ async fn a_cleaning_is_proposed_carried_out_and_undone() {
     let fitted = cleaning.fit(profiles.table()).unwrap().fitted;
 
     let proposal = fitted.propose(&profiles, &ProposalOptions::default()).unwrap();
-    let told: Vec<(CustomerId, Vec<(String, Json, Json)>)> = proposal
+    let told: Vec<Told> = proposal
         .edits
         .iter()
         .map(|edit| {
