@@ -75,12 +75,12 @@ pub use crm_core::{
 };
 pub use crm_core::{
     access, activity, capability, consent, customer, matrix, memory, message, policy, query, record,
-    registry, segment, table,
+    registry, score, segment, table,
 };
 #[cfg(feature = "testkit")]
 pub use crm_core::{
-    collector_suite, discovery_suite, mailer_suite, sms_suite, store_suite, testkit, voice_suite,
-    webhook_suite,
+    collector_suite, discovery_suite, mailer_suite, profile_suite, sms_suite, store_suite, testkit,
+    voice_suite, webhook_suite,
 };
 
 /// The README's program compiles.
