@@ -83,7 +83,9 @@ impl Matrix {
     /// One row; empty past the end.
     pub fn row(&self, row: usize) -> &[f64] {
         let start = row.saturating_mul(self.cols());
-        self.data.get(start..start + self.cols()).unwrap_or_default()
+        self.data
+            .get(start..start.saturating_add(self.cols()))
+            .unwrap_or_default()
     }
     /// The rows, in order.
     pub fn iter_rows(&self) -> std::slice::ChunksExact<'_, f64> {

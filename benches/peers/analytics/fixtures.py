@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what scikit-learn answers on data sets it ships, for crm-analytics/tests/it/model_sklearn.rs.
+"""Writes what scikit-learn answers on data sets it ships or makes, for crm-analytics/tests/it/model_sklearn.rs.
 
     python3 -m venv venv && venv/bin/pip install scikit-learn==1.9.1
     venv/bin/python benches/peers/analytics/fixtures.py [NAME...]      # writes crm-analytics/tests/fixtures/*.json
@@ -182,17 +182,37 @@ def numbers(x, z, y):
     return found
 
 
+SHIPPED = ("iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud")
+MADE = {
+    "blobs": lambda: datasets.make_blobs(400, 3, centers=5, cluster_std=1.6, random_state=1),
+    "moons": lambda: datasets.make_moons(300, noise=0.22, random_state=2),
+    "classification": lambda: datasets.make_classification(
+        400, 10, n_informative=5, n_redundant=2, n_classes=3, weights=(0.6, 0.3), flip_y=0.05, random_state=3
+    ),
+    "friedman": lambda: datasets.make_friedman1(300, 7, noise=1.0, random_state=4),
+}
+NUMBERS = ("diabetes", "linnerud", "friedman")
+
+
+def rows_of(name):
+    if name in MADE:
+        x, y = MADE[name]()
+        # Short enough to be kept, and the same numbers for both sides.
+        return np.round(x, 5), np.round(y, 5) if name in NUMBERS else y
+    data = getattr(datasets, f"load_{name}")()
+    if name == "linnerud":
+        return data.data, data.target[:, 0]
+    return (data.data[:400], data.target[:400]) if name == "digits" else (data.data, data.target)
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:] or ("iris", "wine", "breast_cancer", "digits", "diabetes"):
-        data = getattr(datasets, f"load_{name}")()
-        x, y = data.data, data.target
-        if name == "digits":
-            x, y = x[:400], y[:400]
+    for name in sys.argv[1:] or (*SHIPPED, *MADE):
+        x, y = rows_of(name)
         deviation = x.std(axis=0)
         z = (x - x.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
         answers = {"groups": groups(z), "directions": directions(x), "standardised": directions(z)}
-        answers["numbers" if name == "diabetes" else "classes"] = (numbers if name == "diabetes" else classes)(x, z, y)
+        answers["numbers" if name in NUMBERS else "classes"] = (numbers if name in NUMBERS else classes)(x, z, y)
         with open(OUT / f"{name}.json", "w") as file:
             json.dump({"rows": plain(x), "target": plain(y), "answers": plain(answers)}, file, separators=(",", ":"))
             file.write("\n")

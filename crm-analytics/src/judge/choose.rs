@@ -194,7 +194,7 @@ fn gaps(
                 })
         })
         .collect();
-    let mut scatters = Vec::with_capacity(criteria.references);
+    let mut scatters = Vec::new();
     for reference in 0..criteria.references as u64 {
         let mut random = generator(seed, 0x6a9_0000 + reference);
         let values = (0..x.rows())

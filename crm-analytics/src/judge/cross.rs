@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::split::{Split, folds};
 use crate::metrics::{NumberScores, accuracy, brier, log_loss, number_scores, roc};
+use crate::model::check_classes;
 use crate::sample::take_rows;
 
 /// What a model is worth on one fold.
@@ -85,7 +86,7 @@ fn judged(probabilities: &Matrix, classes: &[usize]) -> Result<ClassFold> {
 /// Learns on each fold's rows and judges on the others.
 ///
 /// # Errors
-/// As [`folds`] and the classifier's `fit`: a fold may lack a class; stratify then.
+/// As [`folds`] and the classifier's `fit`: there are at least two classes, and a fold may lack one; stratify then.
 pub fn cross_validate(
     classifier: &dyn Classifier,
     x: &Matrix,
@@ -94,8 +95,7 @@ pub fn cross_validate(
     count: usize,
     seed: u64,
 ) -> Result<CrossValidation> {
-    wrong_length(classes.len(), x.rows())?;
-    let width = classes.iter().max().map_or(0, |max| max + 1).max(2);
+    let width = check_classes("judge.cross_validate", x, classes)?;
     let names: Vec<String> = (0..width).map(|class| format!("class_{class}")).collect();
     let mut all: Vec<f64> = Vec::new();
     let (mut rows, mut answers, mut found) = (Vec::new(), Vec::new(), Vec::new());

@@ -73,6 +73,8 @@ pub fn drift(before: &Matrix, now: &Matrix, bins: usize) -> Result<Drift> {
                 .operation("judge.drift"),
         );
     }
+    // With a bin for each row, more of them would stay empty.
+    let bins = bins.min(before.rows().max(2));
     let columns = before.columns().iter().enumerate().map(|(at, column)| {
         let mut values: Vec<f64> = before.iter_col(at).map(|v| v + 0.0).collect();
         values.sort_unstable_by(f64::total_cmp);

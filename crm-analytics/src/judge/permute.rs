@@ -31,10 +31,11 @@ fn permuted(
     let whole = judge(x)?;
     let mut found = Vec::with_capacity(x.cols());
     for (at, column) in x.columns().iter().enumerate() {
-        let mut losses = Vec::with_capacity(repeats);
+        let mut losses = Vec::new();
         for repeat in 0..repeats {
             // A stream of its own for each column, so that columns do not depend on their order.
-            let mut random = generator(seed, 0x9e_0000 + (at * repeats + repeat) as u64);
+            let stream = at.wrapping_mul(repeats).wrapping_add(repeat) as u64;
+            let mut random = generator(seed, stream.wrapping_add(0x9e_0000));
             let mut values: Vec<f64> = x.iter_col(at).collect();
             shuffle(&mut values, &mut random);
             let (columns, mut data) = x.clone().into_parts();

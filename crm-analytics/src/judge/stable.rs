@@ -25,7 +25,7 @@ pub fn stability(clusterer: &dyn Clusterer, x: &Matrix, refits: usize, seed: u64
         return Err(Error::invalid("groups are learned anew at least once").operation("judge.stability"));
     }
     let base = clusterer.fit(x, seed)?.predict(x)?;
-    let mut agreements = Vec::with_capacity(refits);
+    let mut agreements = Vec::new();
     for refit in 0..refits as u64 {
         let mut random = generator(seed, 0x57ab_0000 + refit);
         let mut rows: Vec<usize> = (0..x.rows()).map(|_| below(&mut random, x.rows())).collect();

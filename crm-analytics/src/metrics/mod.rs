@@ -47,11 +47,18 @@ pub fn sizes(labels: &[Option<usize>], clusters: usize) -> Vec<usize> {
 /// The sum of squared distances of the rows to the centres of their groups; rows in no group add nothing.
 ///
 /// # Errors
-/// [`crm_core::ErrorKind::Invalid`] when there are not as many labels as rows, or the centres have other columns.
+/// [`crm_core::ErrorKind::Invalid`] when there are not as many labels as rows, the centres have other columns, or a group
+/// has no centre.
 pub fn inertia(x: &Matrix, labels: &[Option<usize>], centers: &Matrix) -> Result<f64> {
     same_length(x, labels.len())?;
     if centers.columns() != x.columns() {
         return Err(Error::invalid("the centres have other columns than the rows"));
+    }
+    if let Some(label) = labels.iter().flatten().find(|label| **label >= centers.rows()) {
+        return Err(Error::invalid("a row is in a group that has no centre")
+            .operation("metrics.inertia")
+            .with("group", label)
+            .with("centres", centers.rows()));
     }
     Ok(x.iter_rows()
         .zip(labels)
@@ -84,7 +91,15 @@ pub fn silhouette(x: &Matrix, labels: &[Option<usize>], max_rows: usize, seed: u
         .into_iter()
         .filter_map(|row| Some((x.row(row), (*labels.get(row)?)?)))
         .collect();
-    let clusters = chosen.iter().map(|(_, label)| label + 1).max().unwrap_or(0);
+    // Whatever the groups are called.
+    let mut names: Vec<usize> = chosen.iter().map(|(_, label)| *label).collect();
+    names.sort_unstable();
+    names.dedup();
+    let chosen: Vec<(&[f64], usize)> = chosen
+        .into_iter()
+        .map(|(row, label)| (row, names.partition_point(|name| *name < label)))
+        .collect();
+    let clusters = names.len();
     let mut counts = vec![0_usize; clusters];
     for (_, label) in &chosen {
         if let Some(count) = counts.get_mut(*label) {

@@ -134,6 +134,8 @@ pub fn reliability(probabilities: &[f64], positive: &[bool], bins: usize) -> Res
     }
     let rows = probabilities.len() as f64;
     let hits = positive.iter().filter(|p| **p).count() as f64;
+    // With a bin for each row, more of them would stay empty.
+    let bins = bins.min(probabilities.len());
     let mut found: Vec<(f64, f64, f64)> = vec![(0.0, 0.0, 0.0); bins];
     let mut before = 0.0;
     for (p, size, hits) in tied(probabilities, positive).into_iter().rev() {

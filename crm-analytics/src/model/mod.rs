@@ -27,6 +27,7 @@ mod linfa_kmeans;
 mod linfa_pca;
 mod mixture;
 mod mixture_model;
+mod moments;
 mod neighbours;
 pub(crate) mod parallel;
 mod pca;
@@ -151,7 +152,7 @@ fn as_array(x: &Matrix) -> Result<ndarray::Array2<f64>> {
 }
 
 /// What classifiers ask of their classes; answers how many there are.
-fn check_classes(operation: &'static str, x: &Matrix, classes: &[usize]) -> Result<usize> {
+pub(crate) fn check_classes(operation: &'static str, x: &Matrix, classes: &[usize]) -> Result<usize> {
     let invalid = |message: &'static str| {
         Err(Error::invalid(message)
             .operation(operation)

@@ -8,7 +8,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::eigen::{Eigen, by_linfa, by_rotations};
-use super::parallel::{STRETCH, each, stretches};
+use super::moments::moments;
 use super::{matrix_data, read_model, write_model};
 
 /// How [`Pca`] and [`super::LinfaPca`] work.
@@ -111,106 +111,6 @@ impl Pca {
 
 /// Up to so many columns, rotations are fast enough.
 const ROTATED: usize = 64;
-
-fn of<'a>(x: &'a Matrix, rows: &std::ops::Range<usize>) -> &'a [f64] {
-    x.as_slice()
-        .get(rows.start * x.cols()..rows.end * x.cols())
-        .unwrap_or_default()
-}
-
-/// Means and sample covariance (divided by rows - 1) of the columns, in one pass: what is summed is apart from the mean of
-/// the first stretch, so that nothing is lost where columns lie far from 0.
-fn moments(x: &Matrix, threads: usize) -> (Vec<f64>, Array2<f64>) {
-    let cols = x.cols();
-    let first = x.rows().min(STRETCH);
-    let mut shift = vec![0.0; cols];
-    for row in of(x, &(0..first)).chunks_exact(cols) {
-        shift.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-    }
-    shift.iter_mut().for_each(|sum| *sum /= first.max(1) as f64);
-    let parts = each(stretches(x.rows()), threads, |rows| {
-        let mut sums = vec![0.0; cols + cols * (cols + 1) / 2];
-        // Column by column, so that a product of two columns is one run over both; in blocks that stay in the cache.
-        let mut columns = vec![0.0; cols * STRIDE];
-        for block in of(x, &rows).chunks(cols * BLOCK) {
-            for (at, row) in block.chunks_exact(cols).enumerate() {
-                let places = columns.iter_mut().skip(at).step_by(STRIDE);
-                for (place, (value, shift)) in places.zip(row.iter().zip(&shift)) {
-                    *place = value - shift;
-                }
-            }
-            let height = block.len() / cols;
-            let views: Vec<&[f64]> = columns
-                .chunks_exact(STRIDE)
-                .filter_map(|column| column.get(..height))
-                .collect();
-            let pairs = views.iter().enumerate();
-            let products = pairs.flat_map(|(i, a)| views.iter().skip(i).map(|b| dot(a, b)));
-            let found = views.iter().map(|column| total(column)).chain(products);
-            sums.iter_mut().zip(found).for_each(|(sum, value)| *sum += value);
-        }
-        sums
-    });
-    let mut sums = vec![0.0; cols + cols * (cols + 1) / 2];
-    for part in parts {
-        sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-    }
-    let n = x.rows() as f64;
-    let (sums, products) = sums.split_at(cols);
-    let apart: Vec<f64> = sums.iter().map(|sum| sum / n.max(1.0)).collect();
-    let means = shift
-        .iter()
-        .zip(&apart)
-        .map(|(shift, apart)| shift + apart)
-        .collect();
-    let place = |i: usize, j: usize| i * cols - i * i.saturating_sub(1) / 2 + (j - i);
-    let covariance = Array2::from_shape_fn((cols, cols), |(i, j)| {
-        let (low, high) = (i.min(j), i.max(j));
-        let product = products.get(place(low, high)).copied().unwrap_or(0.0);
-        let sum = |at: usize| sums.get(at).copied().unwrap_or(0.0);
-        let apart = |at: usize| apart.get(at).copied().unwrap_or(0.0);
-        (product - sum(low) * apart(high)) / (n - 1.0)
-    });
-    (means, covariance)
-}
-
-/// The rows of a block.
-const BLOCK: usize = 256;
-/// How far the columns of a block stand apart: not a power of two, which would put them all into the same places of the
-/// cache.
-const STRIDE: usize = BLOCK + 8;
-
-/// The sum, in eight sums side by side.
-fn total(values: &[f64]) -> f64 {
-    let mut lanes = [0.0; 8];
-    let wide = values.chunks_exact(8);
-    let rest: f64 = wide.remainder().iter().sum();
-    for values in wide {
-        lanes
-            .iter_mut()
-            .zip(values)
-            .for_each(|(lane, value)| *lane += value);
-    }
-    lanes.iter().sum::<f64>() + rest
-}
-
-/// The sum of products, in eight sums side by side.
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut lanes = [0.0; 8];
-    let (wide_a, wide_b) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f64 = wide_a
-        .remainder()
-        .iter()
-        .zip(wide_b.remainder())
-        .map(|(a, b)| a * b)
-        .sum();
-    for (a, b) in wide_a.zip(wide_b) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
-        }
-    }
-    lanes.iter().sum::<f64>() + rest
-}
 
 /// The model from means, a covariance and its decomposition.
 pub(super) fn assemble(

@@ -143,7 +143,7 @@ impl Axis {
             _ => (value, self.step, ""),
         };
         if self.logarithmic {
-            return crate::insights::figure(value);
+            return crate::plot::figure(value);
         }
         let size = self.low.abs().max(self.high.abs()) * if self.unit == Unit::Percent { 100.0 } else { 1.0 };
         if size >= 1e9 || step < 1e-5 {

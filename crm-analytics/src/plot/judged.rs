@@ -3,8 +3,8 @@
 use crm_core::Matrix;
 
 use super::data::{Tree, TreeNode};
+use super::figure;
 use super::{Chart, NumberOfGroups};
-use crate::insights::figure;
 use crate::judge::{ColumnImportance, Drift, GroupChoice};
 use crate::metrics::{LiftTable, PrecisionRecall, Reliability, Roc};
 use crate::model::TreeModel;

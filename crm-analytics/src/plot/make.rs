@@ -4,7 +4,7 @@ use super::Chart;
 use super::data::{
     Bar, Bars, Boxes, Colors, Funnel, Guide, HeatMap, HeatRow, Line, Lines, Look, Panels, Scale, Spread, Unit,
 };
-use crate::insights::figure;
+use super::figure;
 
 /// A number of groups that was tried, and how good it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -213,26 +213,6 @@ impl Chart {
         })
     }
 
-    /// The share of missing values of each column, the largest first.
-    pub fn missing(rows: u64, columns: Vec<(String, u64)>) -> Self {
-        let mut columns = columns;
-        columns.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        let part = |n: u64| if rows > 0 { n as f64 / rows as f64 } else { 0.0 };
-        let bars = columns.into_iter().map(|(name, n)| Bar {
-            label: format!("{:.1} % ({})", part(n) * 100.0, figure(n as f64)),
-            value: part(n) * 100.0,
-            name,
-            ..Bar::default()
-        });
-        Self::Bars(Bars {
-            title: "Missing values".into(),
-            note: format!("of {} customers", figure(rows as f64)),
-            x_label: "Missing (%)".into(),
-            bars: bars.collect(),
-            guides: vec![],
-        })
-    }
-
     /// Correlations of columns, −1 to 1; `None` where there is none (a column that does not vary).
     pub fn correlations(columns: Vec<String>, matrix: Vec<Vec<Option<f64>>>) -> Self {
         let rows = columns.iter().zip(matrix).map(|(name, values)| HeatRow {
@@ -365,12 +345,17 @@ impl Chart {
             band: points.iter().map(|p| (p.low, p.high)).collect(),
             look: Look::Steps,
         });
+        let whole = groups
+            .iter()
+            .flat_map(|(_, points)| points)
+            .all(|point| point.time.fract() == 0.0);
         Self::Lines(Lines {
             title: title.into(),
             note: "Kaplan-Meier estimate with its 95 % interval".into(),
             x: Scale {
                 label: x_label.into(),
                 from: Some(0.0),
+                unit: if whole { Unit::Whole } else { Unit::Plain },
                 ..Scale::default()
             },
             y: share("Still customers"),

@@ -27,6 +27,7 @@ mod draw;
 mod font;
 mod judged;
 mod make;
+mod missing;
 mod raster;
 mod scene;
 mod segments;
@@ -46,6 +47,11 @@ use crm_core::Result;
 use serde::{Deserialize, Serialize};
 
 use scene::{Area, Scene};
+
+/// A number for people, with a minus sign instead of a hyphen.
+fn figure(value: f64) -> String {
+    crate::insights::figure(value).replace('-', "−")
+}
 
 /// More points than these are drawn as density in SVG, where each takes room in the file.
 pub const MOST_POINTS: usize = 10_000;

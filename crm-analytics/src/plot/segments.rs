@@ -1,7 +1,8 @@
 //! Pictures of a segmentation.
 
+use super::figure;
 use super::{Arrow, Bar, Bars, Chart, Dots, Ellipse, Panels, Profile, ProfileRow, Scatter};
-use crate::insights::{Segmentation, figure};
+use crate::insights::Segmentation;
 
 impl Chart {
     /// The customers of a segmentation on the plane of the two strongest directions; `None` when there is no plane.

@@ -3,7 +3,7 @@
 use crm_core::{Error, Result};
 
 use super::data::{Ellipse, Guide, Histogram, Scale, Spread};
-use crate::insights::figure;
+use super::figure;
 
 impl Ellipse {
     /// The ellipse that holds a share (0 to 1, not included) of a group's points if they are spread normally; `None` for

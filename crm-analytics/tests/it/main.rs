@@ -10,6 +10,7 @@
 mod clean;
 mod encode;
 mod expect;
+mod hostile;
 mod insights;
 mod iris;
 mod judge;
@@ -26,6 +27,8 @@ mod plot;
 mod plot_charts;
 #[cfg(feature = "plot")]
 mod plot_hostile;
+#[cfg(feature = "plot")]
+mod plot_names;
 mod prepare_peers;
 mod privacy;
 mod profile;

@@ -1,4 +1,4 @@
-//! Agreement with scikit-learn on five data sets it ships.
+//! Agreement with scikit-learn on six data sets it ships and four it makes.
 
 use crm_analytics::judge::{Calibration, Method};
 use crm_analytics::metrics::{
@@ -13,7 +13,7 @@ use crm_analytics::model::{
 use crm_core::Matrix;
 use crm_core::capability::{ClassifierModel, ClusterModel, ReduceModel, RegressorModel};
 
-use crate::sklearn::{NAMES, Reference, agree, number, numbers, reference};
+use crate::sklearn::{NAMES, NUMBERS, Reference, agree, number, numbers, reference};
 
 fn labels(value: &serde_json::Value) -> Vec<Option<usize>> {
     numbers(value)
@@ -224,7 +224,7 @@ fn directions_are_the_same() {
 fn with_classes() -> Vec<(&'static str, Reference)> {
     NAMES
         .into_iter()
-        .filter(|name| *name != "diabetes")
+        .filter(|name| !NUMBERS.contains(name))
         .map(|name| (name, reference(name)))
         .collect()
 }
@@ -461,7 +461,13 @@ fn unseen_rows_are_told_as_well() {
 
 #[test]
 fn numbers_are_foretold_as_well() {
-    let data = reference("diabetes");
+    for name in NUMBERS {
+        foretold(name);
+    }
+}
+
+fn foretold(name: &str) {
+    let data = reference(name);
     let (x, z, values) = (&data.x, data.standardised(), &data.target);
     let answer = &data.answers["numbers"];
     let linear = RidgeRegression::new(RidgeConfig::default())
@@ -469,7 +475,7 @@ fn numbers_are_foretold_as_well() {
         .learn(x, values, None)
         .unwrap();
     agree(
-        "intercept",
+        &format!("{name} intercept"),
         linear.intercept(),
         number(&answer["linear"]["intercept"]),
         1e-9,
@@ -479,7 +485,7 @@ fn numbers_are_foretold_as_well() {
         .iter()
         .zip(numbers(&answer["linear"]["coefficients"]))
     {
-        agree("coefficient", *found, expected, 1e-8);
+        agree(&format!("{name} coefficient"), *found, expected, 1e-8);
     }
     let config = RidgeConfig {
         l2: 2.0,
@@ -494,7 +500,7 @@ fn numbers_are_foretold_as_well() {
         .iter()
         .zip(numbers(&answer["ridge"]["coefficients"]))
     {
-        agree("ridge coefficient", *found, expected, 1e-9);
+        agree(&format!("{name} ridge coefficient"), *found, expected, 1e-9);
     }
     for (depth, tree) in answer["trees"].as_object().unwrap() {
         let model = CartRegressor::new(TreeConfig::new(depth.parse().unwrap()))
@@ -503,18 +509,20 @@ fn numbers_are_foretold_as_well() {
             .unwrap();
         let found = number_scores(values, &model.predict(x).unwrap()).unwrap();
         agree(
-            &format!("tree of depth {depth}"),
+            &format!("{name}, tree of depth {depth}"),
             found.r2.unwrap(),
             number(&tree["r2"]),
             1e-9,
         );
-        assert_eq!(model.leaves() as f64, number(&tree["leaves"]));
+        assert_eq!(model.leaves() as f64, number(&tree["leaves"]), "{name}");
     }
+    // Of twenty rows, chance has a larger part.
+    let chance = if values.len() < 100 { 0.25 } else { 0.0 };
     for (what, spec, slack) in [
         (
             "forest",
             ModelSpec::new("random-forest-regressor").with("trees", 200),
-            0.02,
+            0.02 + chance,
         ),
         ("boosting", ModelSpec::new("gradient-boosting-regressor"), 0.04),
         ("linear", ModelSpec::new("ridge"), 1e-9),
@@ -533,6 +541,9 @@ fn numbers_are_foretold_as_well() {
         .collect();
         let r2 = number_scores(values, &found).unwrap().r2.unwrap();
         let expected = number(&answer[format!("held out {what}")]["r2"]);
-        assert!(r2 >= expected - slack, "{what}: {r2}, scikit-learn {expected}");
+        assert!(
+            r2 >= expected - slack,
+            "{name} {what}: {r2}, scikit-learn {expected}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What scikit-learn answers on data sets it ships; written by benches/peers/analytics/fixtures.py.
+//! What scikit-learn answers on data sets it ships or makes; written by benches/peers/analytics/fixtures.py.
 
 use crm_core::Matrix;
 use serde_json::Value;
@@ -11,7 +11,21 @@ pub(crate) struct Reference {
 }
 
 /// The data sets, by name.
-pub(crate) const NAMES: [&str; 5] = ["iris", "wine", "breast_cancer", "digits", "diabetes"];
+pub(crate) const NAMES: [&str; 10] = [
+    "iris",
+    "wine",
+    "breast_cancer",
+    "digits",
+    "diabetes",
+    "linnerud",
+    "blobs",
+    "moons",
+    "classification",
+    "friedman",
+];
+
+/// Those whose target is a number, not a class.
+pub(crate) const NUMBERS: [&str; 3] = ["diabetes", "linnerud", "friedman"];
 
 pub(crate) fn reference(name: &str) -> Reference {
     let text = match name {
@@ -19,7 +33,12 @@ pub(crate) fn reference(name: &str) -> Reference {
         "wine" => include_str!("../fixtures/wine.json"),
         "breast_cancer" => include_str!("../fixtures/breast_cancer.json"),
         "digits" => include_str!("../fixtures/digits.json"),
-        _ => include_str!("../fixtures/diabetes.json"),
+        "diabetes" => include_str!("../fixtures/diabetes.json"),
+        "linnerud" => include_str!("../fixtures/linnerud.json"),
+        "blobs" => include_str!("../fixtures/blobs.json"),
+        "moons" => include_str!("../fixtures/moons.json"),
+        "classification" => include_str!("../fixtures/classification.json"),
+        _ => include_str!("../fixtures/friedman.json"),
     };
     let mut read: Value = serde_json::from_str(text).unwrap();
     let rows: Vec<Vec<f64>> = serde_json::from_value(read["rows"].take()).unwrap();

@@ -224,7 +224,7 @@ pub(super) fn heat(chart: &HeatMap, scene: &mut Scene<'_>, area: Area) -> Result
             (low, bar.bottom() - size * 0.5),
         ];
         for (value, y) in ends {
-            let text = crate::insights::figure(value);
+            let text = crate::plot::figure(value);
             scene.text(
                 &text,
                 (bar.right() + letter * 0.3, y),

@@ -32,7 +32,7 @@ pub(super) fn chart(chart: &Chart, scene: &mut Scene<'_>, page: Area) -> Result<
     }
     let density = match chart {
         Chart::Scatter(scatter) if scatter.points.len() > scene.most_marks => {
-            let points = crate::insights::figure(scatter.points.len() as f64);
+            let points = crate::plot::figure(scatter.points.len() as f64);
             let sep = if note.is_empty() { "" } else { "; " };
             format!("{note}{sep}{points} points as density, darker where there are more")
         }

@@ -2,7 +2,7 @@
 
 use crm_core::Result;
 
-use super::super::data::{Funnel, Tree};
+use super::super::data::{Funnel, Tree, TreeNode};
 use super::super::scene::{Anchor, Area, Ink, Scene};
 use super::too_small;
 
@@ -49,16 +49,35 @@ pub(super) fn tree(chart: &Tree, scene: &mut Scene<'_>, area: Area) -> Result<()
     let (places, leaves, levels) = places(chart);
     let across = area.width / leaves as f64;
     let down = area.height / levels as f64;
-    let most = chart
+    let longest = |of: &[Vec<String>]| of.iter().map(Vec::len).max().unwrap_or(1).max(1) as f64;
+    let fitting = |lines: f64| {
+        (scene.letter * 0.9)
+            .min(down * 0.6 / (lines * 1.3))
+            .min(across / 5.0)
+    };
+    let given: Vec<Vec<String>> = chart.nodes.iter().map(|node| node.lines.clone()).collect();
+    // Forks may be wider than a leaf: there is nobody beside them.
+    let room = |node: &TreeNode| (across * if node.children.is_empty() { 0.94 } else { 1.7 }).min(area.width);
+    let size = fitting(longest(&given));
+    // Names that are too long go on in a second line, in smaller letters where levels are low.
+    let broken: Vec<Vec<String>> = chart
         .nodes
         .iter()
-        .map(|node| node.lines.len())
-        .max()
-        .unwrap_or(1)
-        .max(1) as f64;
-    let size = (scene.letter * 0.9)
-        .min(down * 0.6 / (most * 1.3))
-        .min(across / 5.0);
+        .map(|node| {
+            let lines = node.lines.iter();
+            lines
+                .flat_map(|line| scene.face.wrap(line, size, room(node) - size * 1.2, 2))
+                .collect()
+        })
+        .collect();
+    // Rather cut than too small to be read.
+    let broken = if fitting(longest(&broken)) < 6.0 {
+        given
+    } else {
+        broken
+    };
+    let most = longest(&broken);
+    let size = size.min(fitting(most));
     if size < 6.0 {
         return Err(
             too_small("the picture is too small for its tree; make it larger or cut the tree")
@@ -74,23 +93,18 @@ pub(super) fn tree(chart: &Tree, scene: &mut Scene<'_>, area: Area) -> Result<()
             area.y + height / 2.0 + down * depth as f64,
         ))
     };
-    let width = |at: usize| {
-        let wide = chart.nodes.get(at).map_or(0.0, |node| {
-            node.lines
+    let widths: Vec<f64> = chart
+        .nodes
+        .iter()
+        .zip(&broken)
+        .map(|(node, lines)| {
+            let widest = lines
                 .iter()
                 .map(|line| scene.face.width(line, size))
-                .fold(0.0, f64::max)
-                + size * 1.2
-        });
-        // Forks may be wider than a leaf: there is nobody beside them.
-        let room = if chart.nodes.get(at).is_some_and(|node| node.children.is_empty()) {
-            0.94
-        } else {
-            1.7
-        };
-        wide.min(across * room).min(area.width)
-    };
-    let widths: Vec<f64> = (0..chart.nodes.len()).map(width).collect();
+                .fold(0.0, f64::max);
+            (widest + size * 1.2).min(room(node))
+        })
+        .collect();
     for (at, node) in chart.nodes.iter().enumerate() {
         let Some(from) = place(at) else { continue };
         for (child, label) in &node.children {
@@ -119,7 +133,7 @@ pub(super) fn tree(chart: &Tree, scene: &mut Scene<'_>, area: Area) -> Result<()
         }
     }
     for (at, node) in chart.nodes.iter().enumerate() {
-        let (Some((x, y)), Some(width)) = (place(at), widths.get(at)) else {
+        let (Some((x, y)), Some(width), Some(lines)) = (place(at), widths.get(at), broken.get(at)) else {
             continue;
         };
         let ink = node.group.map_or(Ink(0xf4, 0xf4, 0xf4, 255), |group| {
@@ -134,8 +148,7 @@ pub(super) fn tree(chart: &Tree, scene: &mut Scene<'_>, area: Area) -> Result<()
         };
         scene.rect(body, ink);
         scene.frame(body, 1.2, Ink::AXIS);
-        let lines: Vec<String> = node
-            .lines
+        let lines: Vec<String> = lines
             .iter()
             .map(|line| scene.face.cut(line, size, width - size * 0.6))
             .collect();
@@ -189,7 +202,7 @@ pub(super) fn funnel(chart: &Funnel, scene: &mut Scene<'_>, area: Area) -> Resul
             ];
             scene.fill(outline, ink.towards(Ink::WHITE, 0.75));
         }
-        let number = crate::insights::figure(*count as f64);
+        let number = crate::plot::figure(*count as f64);
         let share = |of: u64| {
             if of > 0 {
                 format!("{:.1} %", *count as f64 / of as f64 * 100.0)
