@@ -70,11 +70,28 @@ fn processor() -> f64 {
     nanoseconds.unwrap_or_default() / 1e9
 }
 
-/// Runs a step and prints what it took and found.
+/// A figure of this process' memory, in MiB: `VmRSS` now, `VmHWM` at its peak.
+fn memory(figure: &str) -> f64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+    kibibytes.unwrap_or_default() / 1024.0
+}
+
+/// Runs a step and prints what it took and found; memory is what its peak lies above the memory before it.
 fn step<T>(name: &str, run: impl FnOnce() -> Result<T>, found: impl FnOnce(&T) -> String) -> Result<T> {
+    // The peak begins anew (proc(5), clear_refs); where that is not allowed, it is that of all steps so far.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let before = memory("VmRSS");
     let (begun, spent) = (Instant::now(), processor());
     let answer = run()?;
     let (spent, took) = (processor() - spent, begun.elapsed().as_secs_f64());
-    println!("{name}\t{spent:.4} CPU s\t{took:.3} s\t{}", found(&answer));
+    let more = memory("VmHWM") - before;
+    println!(
+        "{name}\t{spent:.4} CPU s\t{took:.3} s\t+{more:.0} MiB\t{}",
+        found(&answer)
+    );
     Ok(answer)
 }
