@@ -35,7 +35,8 @@ impl Sums {
             for (at, row) in block.chunks_exact(shift.len()).enumerate() {
                 let (fours, last) = row.as_chunks::<WIDE>();
                 let mut places = panels.iter_mut().filter_map(|panel| panel.get_mut(at));
-                for ((place, values), shift) in places.by_ref().zip(fours).zip(whole) {
+                // The places come last: a pair that lacks its other half would swallow one.
+                for ((values, shift), place) in fours.iter().zip(whole).zip(places.by_ref()) {
                     for ((place, value), shift) in place.iter_mut().zip(values).zip(shift) {
                         *place = value - shift;
                     }

@@ -302,6 +302,12 @@ impl ReduceModel for PcaModel {
                 scaled.map(|(((v, m), d), scale)| (v - m) / scale * d).sum()
             };
         }
+        if !out.iter().all(|value| value.is_finite()) {
+            return Err(Error::invalid(
+                "the row's values are too large to be projected; scale them as before fitting",
+            )
+            .operation("pca.transform"));
+        }
         Ok(())
     }
 

@@ -59,14 +59,14 @@ pub(super) fn tree(chart: &Tree, scene: &mut Scene<'_>, area: Area) -> Result<()
     // Forks may be wider than a leaf: there is nobody beside them.
     let room = |node: &TreeNode| (across * if node.children.is_empty() { 0.94 } else { 1.7 }).min(area.width);
     let size = fitting(longest(&given));
-    // Names that are too long go on in a second line, in smaller letters where levels are low.
+    // Names that are too long go on in further lines, in smaller letters where levels are low.
     let broken: Vec<Vec<String>> = chart
         .nodes
         .iter()
         .map(|node| {
             let lines = node.lines.iter();
             lines
-                .flat_map(|line| scene.face.wrap(line, size, room(node) - size * 1.2, 2))
+                .flat_map(|line| scene.face.wrap(line, size, room(node) - size * 1.2, 3))
                 .collect()
         })
         .collect();
