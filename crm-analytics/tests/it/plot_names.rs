@@ -85,10 +85,11 @@ fn whole_times_have_whole_ticks() {
         });
         Chart::survival("Stay", "Months", &[("all".into(), points.collect())])
     };
+    let broken = |text: &String| text.contains('.') && text.parse::<f64>().is_ok();
     let (_, texts) = read_svg(&curve(1.0).svg(1000, 600).unwrap());
-    assert!(!texts.iter().any(|text| text.ends_with(".5")), "{texts:?}");
+    assert!(!texts.iter().any(broken), "{texts:?}");
     let (_, texts) = read_svg(&curve(0.1).svg(1000, 600).unwrap());
-    assert!(texts.iter().any(|text| text.ends_with(".5")), "{texts:?}");
+    assert!(texts.iter().any(broken), "{texts:?}");
 }
 
 /// `x` is a value, `.` is none; a line a row.
