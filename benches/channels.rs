@@ -60,6 +60,9 @@ struct Arguments {
     /// The outbox's store by its URL; a SQLite file in a new folder unless given.
     #[arg(long)]
     store: Option<String>,
+    /// The campaign in this process, and no other one beside it.
+    #[arg(long, hide = true)]
+    alone: bool,
     /// How many dispatchers share the outbox.
     #[arg(long, default_value_t = 1)]
     dispatchers: usize,
@@ -95,7 +98,13 @@ fn main() -> Result<()> {
     }
     #[cfg(feature = "sqlite")]
     if wanted("campaign") {
-        runtime.block_on(campaign::run(arguments.store.as_deref(), arguments.mails))?;
+        let store = arguments.store.as_deref();
+        runtime.block_on(campaign::run(
+            store,
+            arguments.mails,
+            arguments.threads,
+            arguments.alone,
+        ))?;
     }
     #[cfg(feature = "sqlite")]
     if wanted("outbox") {

@@ -3,7 +3,7 @@ use std::fmt;
 use crm_core::capability::{WebhookReply, WebhookRequest, WebhookSource};
 use crm_core::message::{DeliveryEvent, DeliveryState, InboundEvent, MessageId, Sendable as _};
 use crm_core::registry::Pool;
-use crm_core::{Context, Error, ErrorKind, Health, Registry, Result, Secret};
+use crm_core::{Context, Error, ErrorKind, Health, Registry, Result, Secret, Uuid};
 use sha2::{Digest as _, Sha256};
 
 use super::ingest::IngestReport;
@@ -270,6 +270,12 @@ impl Inbound {
             }
             MailReport::Delivery(recipients) => {
                 let id = ours.ok_or_else(forged)?;
+                // A report that names its envelope is about that one. Names that are not of our making say nothing.
+                let named = mail.envelope_id.as_deref();
+                let named = named.and_then(|name| Uuid::try_parse(name).ok());
+                if named.is_some_and(|named| named != id.uuid()) {
+                    return Ok(MailOutcome::Other);
+                }
                 let Some(concerned) = self.concerned(ctx, id, recipients).await? else {
                     return Ok(MailOutcome::Other);
                 };

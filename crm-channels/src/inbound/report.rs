@@ -152,11 +152,15 @@ pub enum MailReport {
 /// let MailReport::Delivery(recipients) = &mail.report else { panic!() };
 /// assert_eq!(recipients[0].action, Action::Failed);
 /// assert_eq!(recipients[0].status.unwrap().to_string(), "5.1.1");
+/// assert_eq!(mail.envelope_id, None); // the sender had not named it
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ReturnedMail {
     /// What it is.
     pub report: MailReport,
+    /// What the sender called the message's envelope (`Original-Envelope-Id`, RFC 3464, 2.2.1), as far as the report tells: for
+    /// our own mails, their id.
+    pub envelope_id: Option<String>,
     /// The addresses it may have come to, and the original's own return path: one of them must be authentic.
     pub addresses: Vec<String>,
     /// The links and the subject, one of which may carry a token of ours.
@@ -190,12 +194,14 @@ impl ReturnedMail {
             }
         }
         let mut links: Vec<String> = mail.header("subject").into_iter().collect();
-        let (mut recipients, mut complaint) = (None, None);
+        let (mut recipients, mut complaint, mut envelope_id) = (None, None, None);
         for leaf in mail.leaves() {
             let kind = leaf.content_type();
             match (kind.kind.as_str(), kind.subtype.as_str()) {
                 ("message", "delivery-status" | "global-delivery-status") => {
                     let status = leaf.decoded();
+                    let named = Part::new(&status).header("original-envelope-id");
+                    envelope_id = envelope_id.or(named.map(|id| id.trim().to_owned()));
                     recipients.get_or_insert_with(Vec::new).extend(blocks(&status));
                 }
                 ("message", "feedback-report") => {
@@ -238,6 +244,7 @@ impl ReturnedMail {
         addresses.truncate(MAX_RECIPIENTS);
         Ok(Self {
             report,
+            envelope_id,
             addresses,
             links,
         })

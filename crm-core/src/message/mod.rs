@@ -11,6 +11,7 @@
 mod delivery;
 mod email;
 mod phone;
+mod voice;
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +22,8 @@ pub use delivery::{
     Blame, DeliveryEvent, DeliveryState, InboundEvent, InboundMessage, Keyword, Lookup, Price, Receipt,
 };
 pub use email::{Attachment, Email, Mailbox};
-pub use phone::{STOP_KEY, Sms, VendorParameters, VendorTemplate, VendorTemplates, VoiceCall, VoiceStep};
+pub use phone::{Sms, VendorParameters, VendorTemplate, VendorTemplates};
+pub use voice::{STOP_KEY, VoiceCall, VoiceStep};
 
 use crate::consent::Decision;
 use crate::customer::{ContactKind, EmailAddress, PhoneNumber};

@@ -3,6 +3,7 @@
 mod basic;
 mod control;
 mod faults;
+#[cfg(all(feature = "smtp", feature = "testkit"))]
 mod opt_out;
 mod plan;
 mod schedule;

@@ -140,6 +140,28 @@ async fn reports_of_postfix() {
     }
 }
 
+/// What a report calls the envelope is read as servers write it; one that is about another message of ours says nothing.
+#[tokio::test]
+async fn a_report_is_about_the_envelope_that_it_names() {
+    let named = |mail: &str| ReturnedMail::read(mail.as_bytes()).unwrap().envelope_id;
+    let names: Vec<Option<String>> = POSTFIX.iter().map(|(_, mail)| named(mail)).collect();
+    let wanted = ["camp4", "env0", "env1", "env2"].map(|name| Some(name.to_owned()));
+    assert_eq!(names, wanted);
+    let s = sent("ana@example.org").await;
+    let plain = exchange(&s.path, "ana@example.org", "failed", "5.1.1", "550 5.1.1 no");
+    assert_eq!(named(&plain), None);
+    let with = |id: String| {
+        let line = "Reporting-MTA: dns;";
+        plain.replace(line, &format!("Original-Envelope-Id: {id}\r\n{line}"))
+    };
+    let other = with(s.o.w.ids.fresh().to_string());
+    assert!(matches!(s.take(&other).await, Ok(MailOutcome::Other)));
+    assert!(s.untouched().await);
+    let ours = with(s.id.to_string());
+    assert!(matches!(s.take(&ours).await, Ok(MailOutcome::News(id, _)) if id == s.id));
+    assert_eq!(s.delivery().await, Some(DeliveryState::Failed));
+}
+
 /// EML-9, and bad input 6.
 #[tokio::test]
 async fn a_report_without_our_return_path_changes_nothing() {

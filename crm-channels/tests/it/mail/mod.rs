@@ -7,7 +7,7 @@ mod faults;
 mod pipelining;
 mod postfix;
 mod restart;
-mod sink;
+pub mod sink;
 mod tls;
 mod wire;
 

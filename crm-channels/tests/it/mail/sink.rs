@@ -1,20 +1,21 @@
 //! Against `smtp-sink`, Postfix's own test server, with its faults.
 
+use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crm_channels::mail::{SmtpConfig, SmtpMailer};
-use crm_core::{Effect, ErrorKind};
+use crm_core::{Effect, ErrorKind, Timestamp};
 use futures_util::future::join_all;
 
 use super::{blame, mail_to, program, send, skipped};
 
 /// One server on a port of its own; ended when dropped. The folder has a file for each connection's messages.
-struct Sink {
+pub struct Sink {
     child: Child,
-    address: String,
-    folder: tempfile::TempDir,
+    pub address: String,
+    pub folder: tempfile::TempDir,
 }
 
 impl Drop for Sink {
@@ -25,7 +26,7 @@ impl Drop for Sink {
 }
 
 impl Sink {
-    async fn start(test: &str, faults: &[&str]) -> Option<Self> {
+    pub async fn start(test: &str, faults: &[&str]) -> Option<Self> {
         let Some(program) = program("smtp-sink") else {
             skipped(test, "there is no smtp-sink");
             return None;
@@ -67,12 +68,31 @@ impl Sink {
         None
     }
 
-    fn mailer(&self) -> Arc<SmtpMailer> {
+    pub fn mailer(&self) -> Arc<SmtpMailer> {
         let url = format!(
             "smtp://{}?tls=dangerous-plaintext&hello=crm.example&command_timeout=2&data_timeout=2&end_timeout=2",
             self.address
         );
         Arc::new(SmtpMailer::build("sink", SmtpConfig::from_url(&url).unwrap()).unwrap())
+    }
+
+    /// By the address in the envelope, when the last file with a message to it was written to its end.
+    pub fn arrived(&self) -> HashMap<String, Timestamp> {
+        let mut arrived = HashMap::new();
+        for file in std::fs::read_dir(self.folder.path()).unwrap() {
+            let path = file.unwrap().path();
+            let text = super::read(&path);
+            let to = text
+                .lines()
+                .find_map(|line| line.strip_prefix("X-Rcpt-Args: <")?.split('>').next())
+                .unwrap_or_else(|| panic!("no recipient in {}", path.display()));
+            let at = std::fs::metadata(&path).unwrap().modified().unwrap();
+            let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            let at = Timestamp::EPOCH.plus(at);
+            let last = arrived.entry(to.to_owned()).or_insert(at);
+            *last = at.max(*last);
+        }
+        arrived
     }
 
     /// What it wrote down of this message.
