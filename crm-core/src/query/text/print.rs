@@ -24,7 +24,7 @@ fn write(out: &mut String, filter: &Filter, within: &Bind) {
         Filter::All => out.push_str("all"),
         Filter::And(all) => several(out, all, "all", " and ", Bind::And, within),
         Filter::Or(any) => several(out, any, "none", " or ", Bind::Or, within),
-        Filter::Not(inner) => match &**inner {
+        Filter::Not(inner) => match alone(inner) {
             Filter::Null { field } => {
                 name(out, field);
                 out.push_str(" is present");
@@ -62,6 +62,17 @@ fn write(out: &mut String, filter: &Filter, within: &Bind) {
             span(out, *s);
         }
         Filter::InSegment(segment) => quoted(out, '\'', "segment ", &segment.to_string()),
+    }
+}
+
+/// What stands alone in an `and` or `or`: read back, it is without them.
+fn alone(filter: &Filter) -> &Filter {
+    match filter {
+        Filter::And(all) | Filter::Or(all) => match all.as_slice() {
+            [one] => alone(one),
+            _ => filter,
+        },
+        other => other,
     }
 }
 

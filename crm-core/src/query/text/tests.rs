@@ -178,6 +178,15 @@ fn what_is_wrong_is_said_with_its_place_and_without_values() {
 }
 
 #[test]
+fn what_stands_alone_is_written_without_its_word() {
+    let alone = |filter| Filter::And(vec![Filter::Or(vec![filter])]);
+    assert_eq!((!alone(Filter::null("name"))).to_text(), "name is present");
+    assert_eq!((!alone(Filter::eq("visits", 1_i64))).to_text(), "not visits = 1");
+    let nested = Filter::Or(vec![alone(Filter::eq("visits", 1_i64)), Filter::All]);
+    assert_eq!(nested.to_text(), "visits = 1 or all");
+}
+
+#[test]
 fn neither_depth_nor_length_is_without_end() {
     for deep in [
         "(".repeat(40_000),
