@@ -162,6 +162,15 @@ impl<D: Dialect> Lane<D> {
         }
     }
 
+    /// Closes the connection and waits until that is done. What keeps it from being closed is not told: the caller has a
+    /// failure of its own to tell.
+    pub(crate) async fn shut(self) {
+        let Self {
+            connection, _permit, ..
+        } = self;
+        let _ = D::close(connection).await;
+    }
+
     /// Whether the unit of work failed only because another one was in its way: it may be carried out again.
     pub(crate) fn may_try_again(&self) -> bool {
         self.state.again && !self.state.lost

@@ -199,8 +199,12 @@ impl<D: Driver> SqlStore<D> {
         };
         // A file that can be read but not written shows here, not at the first write.
         let mut lane = store.writer.take().await?;
-        let begun = lane.begin().await;
-        begun.map_err(|error| error.operation("store.open"))?;
+        if let Err(error) = lane.begin().await {
+            // Closed before the caller hears of it: who mends the place and opens again must not meet this connection, with
+            // which SQLite would share what it knows of the file.
+            lane.shut().await;
+            return Err(error.operation("store.open"));
+        }
         lane.end(Ok(()))
             .await
             .map_err(|error| error.operation("store.open"))?;
