@@ -188,18 +188,15 @@ impl<'a> Pump<'a> {
 
     /// Starts whatever can be started now.
     fn plan(&mut self) {
-        let busy = &self.busy;
         // A heartbeat moves the versions, so nothing else may be writing, and it goes first when it is due.
-        if self.beat_due {
-            if !busy.beginning && !busy.settling && !busy.beating {
-                self.beat();
-            }
+        if self.beat_due && !self.busy.beginning && !self.busy.settling && !self.busy.beating {
+            self.beat();
+        }
+        // One with nothing in hand is over at once, and must not keep from claiming: nothing else might ever come.
+        if self.beat_due || self.busy.beating {
             return;
         }
-        if busy.beating {
-            return;
-        }
-        if self.stopping && !busy.beginning {
+        if self.stopping && !self.busy.beginning {
             self.slots = None;
             for job in self.queue.drain(..) {
                 self.ended.push(Ended {

@@ -1,4 +1,5 @@
-//! Who opts out while the store takes its time to write down that a message is begun.
+//! A store that takes its time: who opts out while it writes down that a message is begun, and what a dispatcher does whose
+//! heartbeat is due while it writes down what became of one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,10 @@ use tokio::sync::Semaphore;
 
 use crate::common::{World, email, evidence, news};
 
-/// A store that waits before it writes that a message is begun.
+/// A store that waits before it makes certain writes.
 struct Waiting {
     inner: Arc<dyn RecordStore>,
+    before: fn(&Write) -> bool,
     reached: Semaphore,
     go: Semaphore,
 }
@@ -34,6 +36,15 @@ fn begins(write: &Write) -> bool {
             record.schema().name == OUTBOX.name
                 && record.text("state").unwrap() == OutboxState::Leased.as_str()
                 && record.get("send_started_at").is_some_and(|at| !at.is_null())
+        }
+        _ => false,
+    }
+}
+
+fn ends(write: &Write) -> bool {
+    match write {
+        Write::Update { record, .. } => {
+            record.schema().name == OUTBOX.name && record.text("state").unwrap() == OutboxState::Sent.as_str()
         }
         _ => false,
     }
@@ -58,7 +69,7 @@ impl RecordStore for Waiting {
         self.inner.migrate(schemas).await
     }
     async fn apply(&self, ctx: &Context, writes: &[Write]) -> Result<Vec<Outcome>> {
-        if writes.iter().any(begins) {
+        if writes.iter().any(self.before) {
             self.reached.add_permits(1);
             self.go.acquire().await.unwrap().forget();
         }
@@ -103,6 +114,7 @@ async fn opted_out_for(time: Duration) -> (World, MessageId, TickReport) {
     let (plain, by_hand) = (w.store.clone(), w.outreach());
     let slow = Arc::new(Waiting {
         inner: plain.clone(),
+        before: begins,
         reached: Semaphore::new(0),
         go: Semaphore::new(0),
     });
@@ -138,4 +150,48 @@ async fn who_opts_out_while_it_takes_long_to_begin_gets_nothing() {
     let (w, _, report) = opted_out_for(Duration::from_millis(100)).await;
     assert_eq!((report.refused, report.sent), (0, 1));
     assert_eq!(w.mailer.sent().len(), 1);
+}
+
+/// The heartbeat comes due while the end of the only message is being written, and the time to look for more with it: then
+/// nothing is in hand any more, and nothing else would ever wake the dispatcher.
+#[tokio::test]
+async fn a_heartbeat_with_nothing_in_hand_does_not_put_the_dispatcher_to_sleep() {
+    let mut w = World::new().await;
+    let ana = w.subscriber("Ana", "ana@example.org").await;
+    let first = w.enqueue(ana, "ana@example.org", news()).await;
+    let plain = w.store.clone();
+    let slow = Arc::new(Waiting {
+        inner: plain.clone(),
+        before: ends,
+        reached: Semaphore::new(0),
+        go: Semaphore::new(0),
+    });
+    w.store = slow.clone();
+    let settings = DispatchSettings {
+        lease: Duration::from_millis(300),
+        idle: Duration::from_millis(10),
+        ..DispatchSettings::default()
+    };
+    let (dispatcher, ctx) = (w.dispatcher_with(w.mailer.clone(), settings), w.ctx.clone());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(async move {
+        let stopped = async move { drop(stopped.await) };
+        dispatcher.run(&ctx, stopped).await.unwrap()
+    });
+    slow.reached.acquire().await.unwrap().forget();
+    // A heartbeat is due every 100 ms.
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    slow.go.add_permits(10);
+    w.store = plain;
+    let second = w.enqueue(ana, "ana@example.org", news()).await;
+    for _ in 0..1_000 {
+        if w.state(second).await == OutboxState::Sent {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(w.state(first).await, OutboxState::Sent);
+    assert_eq!(w.state(second).await, OutboxState::Sent, "the dispatcher went on");
+    stop.send(()).unwrap();
+    assert_eq!(running.await.unwrap().sent, 2);
 }
