@@ -14,6 +14,8 @@ pub(super) struct Lease {
     pub(super) id: Uuid,
     pub(super) version: Version,
     pub(super) record: Record,
+    /// What it is at that version.
+    before: Record,
 }
 
 impl Lease {
@@ -21,8 +23,15 @@ impl Lease {
         Self {
             id: stored.id,
             version: stored.version,
+            before: stored.record.clone(),
             record: stored.record,
         }
+    }
+
+    /// The record is stored now as `record` is, at this version.
+    pub(super) fn now_at(&mut self, version: Version, record: Record) {
+        self.version = version;
+        self.before = record;
     }
 }
 
@@ -101,7 +110,8 @@ impl Dispatcher {
         // The records first, one after the other: a store may carry neighbours out together.
         for (place, unit) in open.iter().enumerate() {
             let lease = &unit.lease;
-            writes.push(Write::update(lease.id, lease.version, lease.record.clone()));
+            let write = Write::update(lease.id, lease.version, lease.record.clone());
+            writes.push(write.based_on(lease.before.clone()));
             owners.push((place, true));
         }
         for (place, unit) in open.iter().enumerate() {
@@ -112,10 +122,11 @@ impl Dispatcher {
             Ok(outcomes) => {
                 for ((place, own), outcome) in owners.iter().zip(outcomes) {
                     if let (true, Some(unit)) = (own, open.get_mut(*place)) {
-                        unit.lease.version = match outcome {
+                        let version = match outcome {
                             Outcome::Written(version) => version,
                             _ => unit.lease.version + 1,
                         };
+                        unit.lease.now_at(version, unit.lease.record.clone());
                         unit.fate = Some(Fate::Written);
                     }
                 }
@@ -164,11 +175,11 @@ impl Dispatcher {
             };
             let ours = same(&["lease_token"]);
             if ours && same(&["state", "run_at", "attempt", "send_started_at", "finished_at"]) {
-                unit.lease.version = stored.version;
+                unit.lease.now_at(stored.version, stored.record);
                 unit.fate = Some(Fate::Written);
             } else if ours && stored.record.text("state")? == OutboxState::Leased.as_str() {
-                unit.lease.version = stored.version;
                 self.take_over(&mut unit.lease.record, &stored.record)?;
+                unit.lease.now_at(stored.version, stored.record);
             } else {
                 unit.fate = Some(Fate::Lost);
             }

@@ -120,20 +120,16 @@ impl Dispatcher {
             .await
     }
 
-    /// [`Dispatcher::tick`] until nothing is due any more, the batch's reports added up. Stops at a pause.
+    /// Works until nothing is due any more; the next batch is claimed while the one before is still on its way. Stops at a
+    /// pause, and when nothing can be written.
     ///
     /// # Errors
     /// As [`Dispatcher::tick`].
     pub async fn drain(&self, ctx: &Context) -> Result<TickReport> {
-        let mut all = TickReport::default();
-        loop {
-            let report = self.tick(ctx).await?;
-            let done = report.claimed == 0 || report.paused.is_some() || report.errors == report.claimed;
-            all.add(report);
-            if done {
-                return Ok(all);
-            }
-        }
+        let (_go, stop) = watch::channel(false);
+        Pump::new(self, ctx, Feed::Drain, self.settings.concurrency, stop)
+            .work()
+            .await
     }
 
     /// Works until `shutdown` is ready: then nothing new is begun, what is being sent is finished, and the rest goes

@@ -85,8 +85,8 @@ impl Mode {
 pub struct DispatchSettings {
     /// How many messages are claimed at once, 1 to 1000.
     pub batch: u32,
-    /// How many are begun and not yet settled at the same time, at least 1: so many may be `unknown` after a crash. It is
-    /// also how many share one commit at most.
+    /// How many are begun and not yet settled at the same time, at least 1: so many may be `unknown` after a crash. Half
+    /// of them are begun together and share a commit, while the others come to their end.
     pub concurrency: usize,
     /// How long a claim holds without a heartbeat; one is made every third of it.
     pub lease: Duration,

@@ -31,6 +31,8 @@ pub enum Write {
         expected: Version,
         /// The new values.
         record: Record,
+        /// What the record was at that version, if the writer knows: see [`Write::based_on`].
+        before: Option<Record>,
     },
     /// Replaces or adds a record whatever its version: for records of one owner (checkpoints, caches).
     Put {
@@ -75,7 +77,21 @@ impl Write {
             id: id.into(),
             expected,
             record,
+            before: None,
         }
+    }
+
+    /// The same update, with the record as it was read at the version the update expects. What comes of it is the same, but
+    /// a store may write only the values that differ, and leave large ones and the indexes of the others alone. Other writes
+    /// stay as they are.
+    ///
+    /// `before` must be what was read: values that are the same in both are not written.
+    #[must_use]
+    pub fn based_on(mut self, read: Record) -> Self {
+        if let Self::Update { before, .. } = &mut self {
+            *before = Some(read);
+        }
+        self
     }
 
     /// A blind write.

@@ -204,9 +204,9 @@ impl Step<'_, '_> {
         };
         match write {
             Write::Insert { id, record, .. } => wire::fresh(self.tenant, *id, record),
-            Write::Update { id, expected, record } => {
-                update(wire::fence(self.tenant, *id, Some(*expected)), record)
-            }
+            Write::Update {
+                id, expected, record, ..
+            } => update(wire::fence(self.tenant, *id, Some(*expected)), record),
             Write::Put { id, record } => update(wire::fence(self.tenant, *id, None), record),
             Write::Delete { id, expected, .. } => {
                 Ok(doc! { "q": wire::fence(self.tenant, *id, *expected), "limit": 1 })

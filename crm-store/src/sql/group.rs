@@ -484,7 +484,15 @@ type Known = HashMap<(TenantId, Uuid), (Version, Vec<Value>)>;
 async fn known<D: Dialect>(lane: &mut Lane<D>, units: &[(usize, Unit)]) -> Known {
     let mut asked: Vec<(&'static Schema, &TenantId, Vec<Uuid>)> = Vec::new();
     for (_, unit) in units {
-        let [Write::Update { id, record, .. }] = unit.writes.as_slice() else {
+        let [
+            Write::Update {
+                id,
+                record,
+                before: None,
+                ..
+            },
+        ] = unit.writes.as_slice()
+        else {
             continue;
         };
         let same = |(schema, tenant, _): &&mut (&'static Schema, &TenantId, Vec<Uuid>)| {

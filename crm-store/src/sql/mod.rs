@@ -283,12 +283,18 @@ impl<D: Driver> SqlStore<D> {
             .collect();
         let mut taken = HashMap::with_capacity(due.len());
         for ids in due.chunks(IDS) {
-            let sql = compile::mark::<D>(schema, tenant, claim, ids);
-            lane.execute(sql)
-                .await
-                .map_err(|fault| write::named(schema, fault))?;
-            let (sql, types) = compile::get::<D>(schema, tenant, ids);
-            for row in lane.query(sql, &types).await.map_err(Fault::into_error)? {
+            let (sql, types) = compile::mark::<D>(schema, tenant, claim, ids);
+            let rows = if D::ANSWERS_ROWS {
+                let rows = lane.query(sql, &types).await;
+                rows.map_err(|fault| write::named(schema, fault))?
+            } else {
+                lane.execute(sql)
+                    .await
+                    .map_err(|fault| write::named(schema, fault))?;
+                let (sql, types) = compile::get::<D>(schema, tenant, ids);
+                lane.query(sql, &types).await.map_err(Fault::into_error)?
+            };
+            for row in rows {
                 let stored = stored(schema, row)?;
                 taken.insert(stored.id, stored);
             }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crm_core::record::{OnConflict, Outcome, Record, Schema, Value, Version, Write};
 use crm_core::{Error, Result, TenantId, Uuid};
 
-use super::compile::{self, Control, Sql, Taken};
+use super::compile::{self, Control, Row, Sql, Taken};
 use super::driver::{Dialect, Fault, Key};
 use super::lane::Lane;
 
@@ -42,22 +42,28 @@ pub(super) async fn all<D: Dialect>(
             Write::Insert { .. } | Write::Put { .. } => {
                 let rest = writes.get(at..).unwrap_or_default();
                 let most = lane.parts().0.statement_bytes();
-                let (schema, taken, rows) = run::<D>(rest, most);
+                let (schema, taken, rows) = run::<D>(tenant, rest, most);
                 rows_in(lane, tenant, schema, taken, &rows, at, &mut outcomes).await?;
             }
             Write::Update { record, .. } if D::UPDATES_TOGETHER && single.is_none_or(|until| until <= at) => {
                 let rest = writes.get(at..).unwrap_or_default();
-                let rows = updates::<D>(rest, lane.parts().0.statement_bytes());
+                let (rows, fields) = updates::<D>(tenant, rest, lane.parts().0.statement_bytes());
                 let schema = record.schema();
-                if rows.len() > 1 && updated(lane, tenant, schema, &rows).await? {
-                    outcomes.extend(rows.iter().map(|(_, expected, _)| Outcome::Written(expected + 1)));
+                if rows.len() > 1 && updated(lane, tenant, schema, &rows, &fields).await? {
+                    outcomes.extend(rows.iter().map(|row| Outcome::Written(row.expected + 1)));
                 } else {
                     // One by one, the one that is in the way shows.
                     single = Some(at + rows.len().max(1));
                 }
             }
-            Write::Update { id, expected, record } => {
-                let sql = compile::update::<D>(tenant, *id, *expected, record);
+            Write::Update {
+                id,
+                expected,
+                record,
+                before,
+            } => {
+                let before = before.as_ref().map(Record::values).unwrap_or_default();
+                let sql = compile::changed::<D>(tenant, *id, *expected, record, before);
                 let changed = lane
                     .execute(sql)
                     .await
@@ -83,35 +89,62 @@ pub(super) async fn all<D: Dialect>(
     Ok(outcomes)
 }
 
-/// The longest run of updates from the first that one statement can carry, under the same rules as [`run`].
-fn updates<D: Dialect>(writes: &[Write], most: usize) -> Vec<(Uuid, Version, &Record)> {
-    let mut rows: Vec<(Uuid, Version, &Record)> = Vec::new();
+/// The longest run of updates from the first that one statement can carry, under the same rules as [`run`], and the fields
+/// that it writes: those that differ in any of them.
+fn updates<'a, D: Dialect>(
+    tenant: &TenantId,
+    writes: &'a [Write],
+    most: usize,
+) -> (Vec<Row<'a>>, Vec<usize>) {
+    let mut rows: Vec<Row<'a>> = Vec::new();
+    let mut fields: Vec<usize> = Vec::new();
     let mut ids = HashSet::new();
     let mut bytes = 0;
     for write in writes {
-        let Write::Update { id, expected, record } = write else {
+        let Write::Update {
+            id,
+            expected,
+            record,
+            before,
+        } = write
+        else {
             break;
+        };
+        let row = Row {
+            id: *id,
+            expected: *expected,
+            record,
+            before: before.as_ref(),
         };
         let schema = record.schema();
         let room = (D::MAX_BINDS / (schema.fields.len() + 3)).min(UPDATES);
-        let other = rows
-            .first()
-            .is_some_and(|(_, _, first)| !std::ptr::eq(first.schema(), schema));
+        // Beside one of which nothing is known, all the others would be written whole, too.
+        let other = rows.first().is_some_and(|first| {
+            !std::ptr::eq(first.record.schema(), schema) || first.before.is_none() != before.is_none()
+        });
         if other || rows.len() == room || !ids.insert(*id) {
             break;
         }
-        if most < usize::MAX {
-            bytes += 64 + record.values().iter().map(size).sum::<usize>();
-            if bytes > most && !rows.is_empty() {
-                break;
-            }
+        let mut more = compile::differing(schema, &row);
+        more.retain(|at| !fields.contains(at));
+        let of = |row: &Row<'_>, fields: &[usize]| {
+            let values = fields.iter().filter_map(|at| row.record.values().get(*at));
+            values.map(size).sum::<usize>()
+        };
+        bytes += KEY + tenant.as_str().len() + of(&row, &fields) + of(&row, &more);
+        bytes += rows.iter().map(|row| of(row, &more)).sum::<usize>();
+        if bytes > most && !rows.is_empty() {
+            break;
         }
-        rows.push((*id, *expected, record));
+        fields.extend(more);
+        rows.push(row);
     }
     if !rows.is_empty() {
         rows.truncate(1 << rows.len().ilog2());
     }
-    rows
+    // In the schema's order, so that there are few different statements.
+    fields.sort_unstable();
+    (rows, fields)
 }
 
 /// Updates them all, or none of them: then one has another version, or a unique key is taken.
@@ -119,10 +152,12 @@ async fn updated<D: Dialect>(
     lane: &mut Lane<D>,
     tenant: &TenantId,
     schema: &'static Schema,
-    rows: &[(Uuid, Version, &Record)],
+    rows: &[Row<'_>],
+    fields: &[usize],
 ) -> Result<bool> {
     lane.step(Control::Mark).await?;
-    let done = lane.execute(compile::updates::<D>(schema, tenant, rows)).await;
+    let sql = compile::updates::<D>(schema, tenant, rows, fields);
+    let done = lane.execute(sql).await;
     match done {
         Ok(changed) if changed == rows.len() as u64 => {
             lane.step(Control::Keep).await?;
@@ -142,7 +177,11 @@ type Rows<'a> = Vec<(Uuid, &'a Record)>;
 /// The longest run of writes from the first that one statement can carry: same schema, same conflict rule, different
 /// ids, not more than `most` bytes, and a number of rows that is a power of two, so that there are few different statements
 /// to prepare.
-fn run<D: Dialect>(writes: &[Write], most: usize) -> (&'static Schema, Taken, Rows<'_>) {
+fn run<'a, D: Dialect>(
+    tenant: &TenantId,
+    writes: &'a [Write],
+    most: usize,
+) -> (&'static Schema, Taken, Rows<'a>) {
     let of = |write: &Write| match write {
         Write::Insert {
             on_conflict: OnConflict::Fail,
@@ -155,7 +194,7 @@ fn run<D: Dialect>(writes: &[Write], most: usize) -> (&'static Schema, Taken, Ro
         Write::Put { .. } => Some(Taken::Replace),
         Write::Update { .. } | Write::Delete { .. } => None,
     };
-    let mut rows: Rows<'_> = Vec::new();
+    let mut rows: Rows<'a> = Vec::new();
     let mut ids = HashSet::new();
     let mut bytes = 0;
     let mut kind: Option<(&'static Schema, Taken)> = None;
@@ -177,7 +216,7 @@ fn run<D: Dialect>(writes: &[Write], most: usize) -> (&'static Schema, Taken, Ro
             break;
         }
         if most < usize::MAX {
-            bytes += 64 + record.values().iter().map(size).sum::<usize>();
+            bytes += KEY + tenant.as_str().len() + record.values().iter().map(size).sum::<usize>();
             if bytes > most && !rows.is_empty() {
                 break;
             }
@@ -248,24 +287,38 @@ async fn rows_in<D: Dialect>(
     Ok(())
 }
 
-/// The bytes of a value in a statement, roughly.
+/// The bytes of tenant, id and version in a statement, at most, without the tenant's letters.
+const KEY: usize = 6 + 20 + 16;
+
+/// The bytes of a value in a statement, at most.
 fn size(value: &Value) -> usize {
+    /// A string of JSON: what cannot stand there as it is takes two bytes, or six.
+    fn string(text: &str) -> usize {
+        let more = |byte: u8| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
+            0..0x20 => 5,
+            _ => 0,
+        };
+        2 + text.len() + text.bytes().map(more).sum::<usize>()
+    }
     fn json(value: &serde_json::Value) -> usize {
         match value {
-            serde_json::Value::String(text) => 2 + text.len() * 2,
-            serde_json::Value::Array(items) => items.iter().map(|item| 1 + json(item)).sum(),
-            serde_json::Value::Object(map) => map
-                .iter()
-                .map(|(key, value)| key.len() * 2 + 4 + json(value))
-                .sum(),
+            serde_json::Value::String(text) => string(text),
+            serde_json::Value::Array(items) => 2 + items.iter().map(|item| 1 + json(item)).sum::<usize>(),
+            serde_json::Value::Object(map) => {
+                2 + map
+                    .iter()
+                    .map(|(key, value)| string(key) + 2 + json(value))
+                    .sum::<usize>()
+            }
             _ => 24,
         }
     }
     match value {
         Value::Text(text) => 6 + text.len(),
         Value::Bytes(bytes) => 6 + bytes.len(),
-        Value::Json(value) => json(value),
-        _ => 16,
+        Value::Json(value) => 6 + json(value),
+        _ => 20,
     }
 }
 
@@ -402,7 +455,15 @@ pub(super) fn single<D: Dialect>(tenant: &TenantId, writes: &[Write], before: &[
                 on_conflict: OnConflict::Fail,
             },
         ] => Some(compile::insert::<D>(record.schema(), tenant, &[(*id, record)], Taken::Fail).0),
-        [Write::Update { id, expected, record }] => {
+        [
+            Write::Update {
+                id,
+                expected,
+                record,
+                before: given,
+            },
+        ] => {
+            let before = given.as_ref().map_or(before, Record::values);
             Some(compile::changed::<D>(tenant, *id, *expected, record, before))
         }
         [Write::Delete { schema, id, expected }] => {
@@ -420,9 +481,11 @@ pub(super) async fn single_done<D: Dialect>(
     changed: u64,
 ) -> Result<Vec<Outcome>> {
     match writes {
-        [Write::Update { id, expected, record }] if changed == 0 => {
-            Err(stale(lane, tenant, record.schema(), *id, Some(*expected), 0).await)
-        }
+        [
+            Write::Update {
+                id, expected, record, ..
+            },
+        ] if changed == 0 => Err(stale(lane, tenant, record.schema(), *id, Some(*expected), 0).await),
         [Write::Delete { schema, id, expected }] if changed == 0 => {
             Err(stale(lane, tenant, schema, *id, *expected, 0).await)
         }

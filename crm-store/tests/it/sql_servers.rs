@@ -399,9 +399,15 @@ async fn a_tenant_without_statistics_is_found_by_its_keys() {
         field: "code".into(),
         values: codes,
     };
-    let found = store.find(&ctx, &SAMPLE, &Query::new(filter)).await.unwrap();
-    assert_eq!(found.items.len(), 64);
-    let by_code = read().await - before - by_id;
+    // So often that the server keeps one plan for all values.
+    for _ in 0..7 {
+        let found = store
+            .find(&ctx, &SAMPLE, &Query::new(filter.clone()))
+            .await
+            .unwrap();
+        assert_eq!(found.items.len(), 64);
+    }
+    let by_code = (read().await - before - by_id) / 7;
     let changes: Vec<Write> = rows
         .iter()
         .step_by(50)
@@ -409,10 +415,11 @@ async fn a_tenant_without_statistics_is_found_by_its_keys() {
             id: *id,
             expected: 1,
             record: record.clone().with("n", 7).unwrap(),
+            before: None,
         })
         .collect();
     store.apply(&ctx, &changes).await.unwrap();
-    let changed = read().await - before - by_id - by_code;
+    let changed = read().await - before - by_id - by_code * 7;
     let most = ROWS as i64 / 4;
     assert!(
         (100..most).contains(&by_id) && (64..most).contains(&by_code) && (60..most).contains(&changed),

@@ -23,7 +23,6 @@ impl<'a> Pump<'a> {
         match event {
             Event::Claimed(claimed) => {
                 self.busy.claiming = false;
-                self.fed = true;
                 match claimed {
                     Ok(claimed) => self.take(claimed),
                     Err(error) => self.no_claim(error),
@@ -45,7 +44,7 @@ impl<'a> Pump<'a> {
             }
             Event::Unreadable(id, done) => {
                 self.busy.unreadable -= 1;
-                self.report.count(id.into(), done);
+                self.count(id, done);
             }
             Event::Beaten(held, stored) => {
                 self.busy.beating = false;
@@ -78,12 +77,14 @@ impl<'a> Pump<'a> {
 
     fn take(&mut self, claimed: Claimed) {
         let (d, ctx) = (self.d, self.ctx);
-        self.report.claimed += claimed.stored.len() as u64;
+        self.last = claimed.stored.len() as u64;
+        self.report.claimed += self.last;
         self.report.rescued += claimed.rescued;
-        if self.feed == Feed::Forever {
-            if claimed.stored.is_empty() {
-                self.rest(d.settings.idle);
-            }
+        self.fed = self.feed == Feed::Once || self.last == 0;
+        if self.feed == Feed::Forever && self.last == 0 {
+            self.rest(d.settings.idle);
+        }
+        if self.feed != Feed::Once {
             if claimed.rescued > 0 {
                 self.sweep = true; // those that come one at a time
             } else if !self.sweep {
@@ -183,7 +184,18 @@ impl<'a> Pump<'a> {
         }
         for (job, done) in begun.gone {
             self.free(job.entry.order.as_ref().map(|place| place.key.as_str()));
-            self.report.count(job.lease.id.into(), done);
+            self.count(job.lease.id, done);
+        }
+    }
+
+    fn count(&mut self, id: Uuid, done: Done) {
+        self.report.count(id.into(), done);
+        match done {
+            Done::StoreError => self.in_vain += 1,
+            _ => self.in_vain = 0,
+        }
+        if self.feed == Feed::Drain {
+            self.fed = false; // it may be due again already
         }
     }
 
@@ -207,7 +219,7 @@ impl<'a> Pump<'a> {
     }
 
     fn settled(&mut self, settled: Settled) {
-        self.report.count(settled.id.into(), settled.done);
+        self.count(settled.id, settled.done);
         self.free(settled.order.as_deref());
         let (Some(key), Some(at)) = (settled.order, settled.again) else {
             return;
@@ -232,10 +244,10 @@ impl<'a> Pump<'a> {
         for lease in self.leases() {
             if let Some(stored) = ours.remove(&lease.id) {
                 lost.remove(&lease.id);
-                lease.version = stored.version;
                 if let Err(error) = d.take_over(&mut lease.record, &stored.record) {
                     tracing::warn!(message = %lease.id, %error, "what came in meanwhile cannot be read");
                 }
+                lease.now_at(stored.version, stored.record);
             }
         }
         if lost.is_empty() {
@@ -262,7 +274,7 @@ impl<'a> Pump<'a> {
         for job in gone {
             tracing::warn!(message = %job.lease.id, "another dispatcher took the message over");
             self.free(job.entry.order.as_ref().map(|place| place.key.as_str()));
-            self.report.count(job.lease.id.into(), Done::LeaseLost);
+            self.count(job.lease.id, Done::LeaseLost);
         }
     }
 

@@ -29,6 +29,8 @@ const TOGETHER: usize = 256;
 pub(super) enum Feed {
     /// One batch, to its end.
     Once,
+    /// What is due, until nothing is.
+    Drain,
     /// Whatever comes, until it is told to stop.
     Forever,
 }
@@ -92,7 +94,12 @@ pub(super) struct Pump<'a> {
     in_order: HashSet<String>,
     busy: Busy,
     stopping: bool,
+    /// Nothing more is claimed, unless something comes to an end first.
     fed: bool,
+    /// How many were claimed the last time.
+    last: u64,
+    /// How many failed over the store since something went well.
+    in_vain: u64,
     resting: bool,
     beat_due: bool,
     sweep: bool,
@@ -124,6 +131,8 @@ impl<'a> Pump<'a> {
             busy: Busy::default(),
             stopping: false,
             fed: false,
+            last: 0,
+            in_vain: 0,
             resting: false,
             beat_due: false,
             sweep: true,
@@ -176,6 +185,7 @@ impl<'a> Pump<'a> {
     fn is_done(&self) -> bool {
         let busy = &self.busy;
         let idle = !busy.claiming
+            && !self.hungry()
             && !busy.beginning
             && !busy.settling
             && !busy.beating
@@ -183,7 +193,21 @@ impl<'a> Pump<'a> {
             && self.queue.is_empty()
             && self.sending.is_empty()
             && self.ended.is_empty();
-        idle && (self.stopping || (self.feed == Feed::Once && self.fed))
+        idle && (self.stopping || self.feed != Feed::Forever)
+    }
+
+    /// Whether more is to be claimed.
+    fn hungry(&self) -> bool {
+        let low = self.queue.len() * 2 <= self.d.settings.batch as usize;
+        !self.stopping
+            && match self.feed {
+                Feed::Once => !self.fed,
+                Feed::Drain => {
+                    let in_vain = self.in_vain > 0 && self.in_vain >= self.last;
+                    !self.fed && low && !in_vain && self.report.paused.is_none()
+                }
+                Feed::Forever => !self.resting && low,
+            }
     }
 
     /// Starts whatever can be started now.
@@ -218,12 +242,7 @@ impl<'a> Pump<'a> {
         if self.slots.is_none() && !self.busy.asking && !self.busy.beginning {
             self.ask();
         }
-        let low = self.queue.len() * 2 <= self.d.settings.batch as usize;
-        let hungry = match self.feed {
-            Feed::Once => !self.fed,
-            Feed::Forever => !self.resting && low,
-        };
-        if hungry && !self.busy.claiming {
+        if self.hungry() && !self.busy.claiming {
             self.claim();
         }
         if self.feed == Feed::Forever && !self.busy.upkeep {
@@ -295,7 +314,8 @@ impl<'a> Pump<'a> {
             true => all,
             false => {
                 let room = self.share.saturating_sub(self.sending.len()).max(1);
-                eligible.len().min(room)
+                // Half of them, so that the others come to their end meanwhile.
+                eligible.len().min(room).min(all.div_ceil(2))
             }
         };
         self.busy.asking = true;

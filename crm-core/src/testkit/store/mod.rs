@@ -45,7 +45,8 @@ pub use tenants::{tenants_never_meet, unique_keys_are_per_tenant};
 pub use writes::{
     a_large_unit_of_work, a_unit_of_work_is_whole, conflicts_name_the_index, deletes_are_fenced,
     every_type_comes_back, get_answers_in_order, nulls_never_collide, put_adds_or_replaces,
-    skip_leaves_one_write_out, stale_updates_are_refused, what_does_not_fit_is_refused,
+    skip_leaves_one_write_out, stale_updates_are_refused, updates_tell_what_they_are_based_on,
+    what_does_not_fit_is_refused,
 };
 
 use super::fixtures;
@@ -148,6 +149,7 @@ macro_rules! store_suite {
             nulls_never_collide,
             unique_keys_are_per_tenant,
             stale_updates_are_refused,
+            updates_tell_what_they_are_based_on,
             a_unit_of_work_is_whole,
             a_large_unit_of_work,
             put_adds_or_replaces,

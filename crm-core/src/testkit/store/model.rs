@@ -66,6 +66,14 @@ impl World {
         for _ in 0..=dice.below(4) {
             writes.push(self.write(dice).await);
         }
+        // Alone in its unit, so that what it is based on is what is there.
+        if let [Write::Update { id, expected, .. }] = writes.as_slice()
+            && let Some(read) = self.model.one(*id).await
+            && read.version == *expected
+        {
+            let based = |write: Write| write.based_on(read.record.clone());
+            writes = writes.into_iter().map(based).collect();
+        }
         if dice.one_in(2) {
             writes.push(Write::insert(dice.uuid(), link(dice, &self.ids)));
         }

@@ -301,6 +301,69 @@ pub async fn stale_updates_are_refused(store: Arc<dyn RecordStore>) {
     );
 }
 
+/// An update that says what it was based on ends as one that does not: alone, among many that change different fields, where
+/// nothing differs, and where the version is another one.
+pub async fn updates_tell_what_they_are_based_on(store: Arc<dyn RecordStore>) {
+    let desk = Desk::open(store).await;
+    let whole = |n: i64| {
+        sample("v1")
+            .with("n", n)
+            .and_then(|r| r.with("t", format!("text {n}")))
+            .and_then(|r| r.with("j", json!({"n": n, "x": [0.5, null, "y"]})))
+            .and_then(|r| r.with("code", format!("code {n}")))
+            .expect("fits")
+    };
+    let mut rows = Vec::new();
+    for n in 0..70 {
+        rows.push((desk.add(whole(n)).await, whole(n)));
+    }
+    let changed = |n: usize, record: &Record| {
+        let record = record.clone();
+        match n % 5 {
+            0 => Ok(record),
+            1 => record.with("n", -1_i64),
+            2 => record.with("t", Value::Null),
+            3 => record
+                .with("flag", true)
+                .and_then(|r| r.with("code", format!("new {n}"))),
+            _ => record.with("j", json!({"n": n, "x": [0.5, null, "z"]})),
+        }
+        .expect("fits")
+    };
+    let wanted: Vec<Record> = rows
+        .iter()
+        .enumerate()
+        .map(|(n, (_, record))| changed(n, record))
+        .collect();
+    let writes: Vec<Write> = rows
+        .iter()
+        .zip(&wanted)
+        .map(|((id, before), record)| Write::update(*id, 1, record.clone()).based_on(before.clone()))
+        .collect();
+    assert_eq!(desk.apply(&writes).await, vec![Outcome::Written(2); 70]);
+    for ((id, _), wanted) in rows.iter().zip(&wanted) {
+        let found = desk.one(*id).await.expect("there");
+        assert_eq!((found.version, &found.record), (2, wanted));
+    }
+    let ((id, _), Some(before)) = (&rows[0], wanted.first()) else {
+        return;
+    };
+    let alone = before.clone().with("label", "alone").expect("fits");
+    let write = Write::update(*id, 2, alone.clone()).based_on(before.clone());
+    assert_eq!(
+        desk.apply(std::slice::from_ref(&write)).await,
+        [Outcome::Written(3)]
+    );
+    let found = desk.one(*id).await.expect("there");
+    assert_eq!(found.record, alone);
+    conflict(
+        &desk.refused(&[write], "a stale version").await,
+        "kit_sample",
+        0,
+        "version",
+    );
+}
+
 /// When its last write fails, nothing of a unit of work is there: inserts, updates, puts and deletes.
 pub async fn a_unit_of_work_is_whole(store: Arc<dyn RecordStore>) {
     let desk = Desk::open(store).await;

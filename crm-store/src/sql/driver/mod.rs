@@ -188,7 +188,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     const SHARES_COMMITS: bool = false;
     /// The most bytes of values one statement carries.
     const MAX_STATEMENT_BYTES: usize = usize::MAX;
-    /// Whether an insert can leave out or replace rows and answer which (`RETURNING`).
+    /// Whether an insert can leave out or replace rows, and an insert or update answers rows (`RETURNING`).
     const ANSWERS_ROWS: bool = true;
     /// Whether a unit of work can go on after one of its statements failed.
     const GOES_ON: bool = true;

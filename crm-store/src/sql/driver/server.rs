@@ -86,7 +86,7 @@ impl Settings {
 /// The values of a statement that fits into one TLS record (16 KiB, RFC 8446 section 5.1) with what is around them. sqlx
 /// leaves Nagle's algorithm on, so the last bytes of a second record wait for the answer to the first, and the server
 /// answers nothing before it has all: some 40 ms a statement.
-const RECORD_BYTES: usize = 12 << 10;
+const RECORD_BYTES: usize = 15 << 10;
 
 impl Settings {
     pub(super) fn statement_bytes(&self, most: usize) -> usize {
