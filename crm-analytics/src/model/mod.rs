@@ -219,7 +219,8 @@ fn check_values(
         .enumerate()
         .map(|(row, v)| weight(row) * (v - mean) * (v - mean))
         .sum::<f64>();
-    if !mean.is_finite() || !squares.is_finite() {
+    // A sum of values squared is at most the weights times the sum of squares (Cauchy and Schwarz): no gain overflows.
+    if !mean.is_finite() || !(squares * total.max(1.0)).is_finite() {
         return Err(invalid(
             "values times weights are too large to be summed; scale them",
         ));
@@ -267,8 +268,11 @@ fn check_weights(operation: &'static str, rows: usize, weights: &[f64]) -> Resul
         return Err(invalid("a weight is negative or not finite").with("row", row));
     }
     let total: f64 = weights.iter().sum();
-    if total <= 0.0 || !total.is_finite() {
-        return Err(invalid("weights sum to nothing, or to more than a number holds"));
+    // Gini impurity and gains square sums of weights.
+    if total <= 0.0 || !(total * total).is_finite() {
+        return Err(invalid(
+            "weights sum to nothing, or to more than can be squared; divide them by the largest",
+        ));
     }
     Ok(())
 }

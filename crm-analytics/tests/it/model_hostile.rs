@@ -3,7 +3,7 @@
 
 use crm_analytics::model::{
     BoostConfig, CartTree, GradientBoosting, KMeans, KMeansConfig, LogisticConfig, LogisticRegression,
-    ModelSpec, Pca, PcaConfig, TreeConfig, read_classifier, read_clusters,
+    ModelSpec, Pca, PcaConfig, TreeConfig, read_classifier, read_clusters, read_regressor,
 };
 use crm_core::capability::{ClassifierModel, ReduceModel};
 use crm_core::{ErrorKind, Matrix};
@@ -494,6 +494,58 @@ fn specs_say_what_is_wrong() {
     }
 }
 
+/// Twice the weights mean the same, so do 2^480 times, though their products with values are more than a number holds.
+#[test]
+fn weights_have_no_unit() {
+    let huge = 2.0_f64.powi(480);
+    let rows = 0..90_u32;
+    let row = |i: u32| [1e100 * f64::from(i), f64::from(i * 7 % 11)];
+    let x = matrix(2, rows.clone().flat_map(row).collect());
+    let classes: Vec<usize> = rows.clone().map(|i| (i * 13 % 90 >= 45) as usize).collect();
+    let values: Vec<f64> = rows.clone().map(|i| f64::from(i * 5 % 17)).collect();
+    let weights: Vec<f64> = rows.map(|i| 0.25 + f64::from(i % 4)).collect();
+    let large: Vec<f64> = weights.iter().map(|weight| weight * huge).collect();
+    for spec in [
+        ModelSpec::new("logistic").with("l2", 0.0),
+        ModelSpec::new("cart").with("max_depth", 6),
+        ModelSpec::new("random-forest").with("trees", 5),
+        ModelSpec::new("gradient-boosting"),
+    ] {
+        let told = |weights: &[f64]| {
+            let model = spec
+                .classifier(1)
+                .unwrap()
+                .fit_weighted(&x, &classes, weights, 1)
+                .unwrap();
+            let again = read_classifier(model.to_json().unwrap()).unwrap();
+            again.probabilities(&x).unwrap()
+        };
+        assert_eq!(told(&weights), told(&large), "{}", spec.kind);
+    }
+    for spec in [
+        ModelSpec::new("ridge"),
+        ModelSpec::new("cart-regressor").with("max_depth", 6),
+        ModelSpec::new("random-forest-regressor").with("trees", 5),
+        ModelSpec::new("gradient-boosting-regressor"),
+    ] {
+        let told = |weights: &[f64]| {
+            let model = spec
+                .regressor(1)
+                .unwrap()
+                .fit_weighted(&x, &values, weights, 1)
+                .unwrap();
+            let again = read_regressor(model.to_json().unwrap()).unwrap();
+            again.predict(&x).unwrap()
+        };
+        assert_eq!(told(&weights), told(&large), "{}", spec.kind);
+    }
+    // Beyond what can be squared they are refused.
+    let beyond: Vec<f64> = weights.iter().map(|weight| weight * 1e200).collect();
+    let tree = ModelSpec::new("cart").classifier(1).unwrap();
+    let error = tree.fit_weighted(&x, &classes, &beyond, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
 fn any_matrix() -> impl Strategy<Value = Matrix> {
     let value = prop_oneof![
         4 => -5.0..5.0_f64,
@@ -529,7 +581,7 @@ proptest! {
         x in any_matrix(),
         classes in prop::collection::vec(0..3_usize, 40),
         values in prop::collection::vec(prop_oneof![-9.0..9.0_f64, Just(1e139), Just(1e-300), Just(f64::NAN)], 40),
-        weights in prop::collection::vec(prop_oneof![0.0..3.0_f64, Just(0.0), Just(1e300), Just(-1.0)], 40),
+        weights in prop::collection::vec(prop_oneof![4 => 0.0..3.0_f64, 4 => Just(0.0), 3 => Just(1e150), 1 => Just(1e300), 1 => Just(-1.0)], 40),
     ) {
         let (classes, values, weights) = (&classes[..x.rows()], &values[..x.rows()], &weights[..x.rows()]);
         for kind in ModelSpec::CLASSIFIERS {
@@ -540,7 +592,9 @@ proptest! {
                     Ok(model) => {
                         let probabilities = model.probabilities(&x).unwrap();
                         prop_assert!(probabilities.iter_rows().all(|row| (row.iter().sum::<f64>() - 1.0).abs() < 1e-9), "{}", kind);
-                        prop_assert_eq!(read_classifier(model.to_json().unwrap()).unwrap().probabilities(&x).unwrap(), probabilities);
+                        let again = read_classifier(model.to_json().unwrap());
+                        prop_assert!(again.is_ok(), "{}: {:?}", kind, again.err());
+                        prop_assert_eq!(again.unwrap().probabilities(&x).unwrap(), probabilities);
                         model.explain_row(x.row(0), 0).unwrap();
                         model.rules();
                     }
@@ -553,10 +607,17 @@ proptest! {
             let provider = spec.regressor(2).unwrap();
             for fitted in [provider.fit(&x, values, 1), provider.fit_weighted(&x, values, weights, 1)] {
                 match fitted {
-                    Ok(model) => match model.predict(&x) {
-                        Ok(found) => prop_assert!(found.iter().all(|value| value.is_finite()), "{}", kind),
-                        Err(error) => prop_assert_eq!(error.kind(), ErrorKind::Invalid),
-                    },
+                    Ok(model) => {
+                        let again = read_regressor(model.to_json().unwrap());
+                        prop_assert!(again.is_ok(), "{}: {:?}", kind, again.err());
+                        match model.predict(&x) {
+                            Ok(found) => {
+                                prop_assert!(found.iter().all(|value| value.is_finite()), "{}", kind);
+                                prop_assert_eq!(again.unwrap().predict(&x).unwrap(), found, "{}", kind);
+                            }
+                            Err(error) => prop_assert_eq!(error.kind(), ErrorKind::Invalid, "{}", kind),
+                        }
+                    }
                     Err(error) => prop_assert!(error.kind() == ErrorKind::Invalid, "{}: {}", kind, error),
                 }
             }

@@ -215,7 +215,11 @@ impl Problem<'_> {
             .collect();
         let mut next_gradient = vec![0.0; size];
         loop {
-            found.gradient = gradient.iter().fold(0.0, |most: f64, g| most.max(g.abs()));
+            // What is not a number is the largest: it never passes for a floor.
+            found.gradient = gradient
+                .iter()
+                .map(|g| g.abs())
+                .fold(0.0, |most: f64, g| if g > most || g.is_nan() { g } else { most });
             if !penalised && found.iterations > 0 && self.separated(&found.parameters) {
                 return Err(Trouble::Separated(found.parameters));
             }

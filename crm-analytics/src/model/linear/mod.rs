@@ -10,6 +10,16 @@ pub use ridge::{RidgeConfig, RidgeModel, RidgeRegression};
 
 use crm_core::Matrix;
 
+/// The largest power of two that is not above a number; 1 for what is too small to matter.
+fn power_below(value: f64) -> f64 {
+    if value.is_normal() {
+        // The bits of the exponent alone.
+        f64::from_bits(value.abs().to_bits() & !((1 << 52) - 1))
+    } else {
+        1.0
+    }
+}
+
 /// Columns with mean 0 and deviation 1 (weighted); constant ones are left out.
 struct Standardised {
     /// Row after row, of the columns kept.
@@ -24,7 +34,9 @@ struct Standardised {
 
 impl Standardised {
     fn new(x: &Matrix, weights: Option<&[f64]>) -> Self {
-        let weight = |row: usize| weights.map_or(1.0, |w| w.get(row).copied().unwrap_or(0.0));
+        // By a power of two, which loses no bit: a weight of 1e300 times a value is more than a number holds.
+        let unit = weights.map_or(1.0, |w| power_below(w.iter().copied().fold(0.0, f64::max)));
+        let weight = |row: usize| weights.map_or(1.0, |w| w.get(row).copied().unwrap_or(0.0) / unit);
         let total: f64 = (0..x.rows()).map(weight).sum();
         let mut means = vec![0.0; x.cols()];
         for (at, row) in x.iter_rows().enumerate() {
