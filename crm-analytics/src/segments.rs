@@ -46,6 +46,18 @@ pub enum Meaning {
     Monetary,
     /// Days since the first order.
     Tenure,
+    /// The number of orders within the last days.
+    OrdersWithin {
+        /// How many days.
+        days: u32,
+    },
+    /// What was paid within the last days, in whole units of the currency.
+    SpendWithin {
+        /// How many days.
+        days: u32,
+    },
+    /// The mean time from one order to the next. No condition can say it.
+    BetweenOrders,
     /// A number of the profile; a flag is 0 or 1.
     Number {
         /// Where it stands.
@@ -104,8 +116,9 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The words of a plan: recency, frequency, monetary value and tenure, and fields of the profile as numbers. Times
-    /// are counted back from the plan's instant, so that the conditions find whom the plan read.
+    /// The words of a plan: recency, frequency, monetary value and tenure, orders and payments within its windows, and
+    /// fields of the profile as numbers. Times are counted back from the plan's instant, so that the conditions find whom
+    /// the plan read.
     pub fn of(plan: &FeaturePlan) -> Self {
         let orders = [
             Meaning::Recency,
@@ -121,8 +134,18 @@ impl Vocabulary {
             };
             (field.to_string(), meaning)
         });
+        let windows = plan.windows.iter().flat_map(|days| {
+            let days = *days;
+            [
+                (format!("orders_{days}d"), Meaning::OrdersWithin { days }),
+                (format!("spend_{days}d"), Meaning::SpendWithin { days }),
+            ]
+        });
+        let between = plan
+            .interpurchase
+            .then(|| ("days_between_orders".to_owned(), Meaning::BetweenOrders));
         Self {
-            columns: rfm.chain(profile).collect(),
+            columns: rfm.chain(windows).chain(between).chain(profile).collect(),
             customers: plan.customers.clone(),
             currency: plan.currency.clone(),
             without_orders: plan.without_orders,
@@ -161,7 +184,7 @@ impl Vocabulary {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] naming a column whose meaning is not known or not of numbers;
-    /// [`ErrorKind::Unsupported`] for what no condition can say: the mean paid per order.
+    /// [`ErrorKind::Unsupported`] for what no condition can say: the mean paid per order, the mean time between orders.
     pub fn filter<'a>(&self, ways: impl IntoIterator<Item = &'a [(String, bool, f64)]>) -> Result<Filter> {
         let ways = ways
             .into_iter()
@@ -169,8 +192,14 @@ impl Vocabulary {
             .collect::<Result<Vec<_>>>()
             .map_err(|e| e.operation("segments.filter"))?;
         let mut all = vec![either(ways)];
-        if self.without_orders == WithoutOrders::Exclude {
-            all.insert(0, Filter::at_least(1, Relation::ORDERS, self.orders(Filter::All)));
+        let ordered = Filter::at_least(1, Relation::ORDERS, self.orders(Filter::All));
+        match self.without_orders {
+            WithoutOrders::Exclude => all.insert(0, ordered),
+            // Who was stored later was not there yet; asked about now, everybody is.
+            WithoutOrders::Include if !self.rolling => {
+                all.insert(0, either(vec![ordered, Filter::lt("created_at", self.as_of)]));
+            }
+            WithoutOrders::Include => {}
         }
         if self.customers != Filter::All {
             all.insert(0, self.customers.clone());
@@ -262,7 +291,7 @@ impl Vocabulary {
                 Filter::none_of(Relation::ORDERS, self.orders(!self.since("at", limit))),
                 self.stored_since(limit),
             ),
-            Meaning::Frequency => or_none(self.measured(Measure::Count, limit, 1.0)),
+            Meaning::Frequency => or_none(self.measured(Filter::All, Measure::Count, limit, 1.0)),
             Meaning::Monetary if self.monetary == Monetary::Mean => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
@@ -270,7 +299,20 @@ impl Vocabulary {
                 )
                 .with("column", column));
             }
-            Meaning::Monetary => or_none(self.measured(Measure::Sum("total_minor".into()), limit, 100.0)),
+            Meaning::Monetary => {
+                or_none(self.measured(Filter::All, Measure::Sum("total_minor".into()), limit, 100.0))
+            }
+            Meaning::OrdersWithin { days } => self.within(*days, Measure::Count, limit, 1.0),
+            Meaning::SpendWithin { days } => {
+                self.within(*days, Measure::Sum("total_minor".into()), limit, 100.0)
+            }
+            Meaning::BetweenOrders => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "a condition cannot speak of the mean time between orders; take recency, or orders within a window",
+                )
+                .with("column", column));
+            }
             Meaning::OneHot { field, text } => {
                 let says = Filter::eq(field.clone(), text.as_str());
                 when(says, limit >= 1.0, limit >= 0.0)
@@ -347,9 +389,21 @@ impl Vocabulary {
         self.since("created_at", days)
     }
 
-    /// A measure over the orders is at most `limit`, which is counted in `unit`s.
-    fn measured(&self, measure: Measure, limit: f64, unit: f64) -> Filter {
-        let orders = self.orders(Filter::All);
+    /// A measure over the orders of the last days is at most `limit`; of nobody who has none there it is 0.
+    fn within(&self, days: u32, measure: Measure, limit: f64, unit: f64) -> Filter {
+        let recent = self.since("at", f64::from(days));
+        let any = Filter::at_least(1, Relation::ORDERS, self.orders(recent.clone()));
+        let known = both(vec![any.clone(), self.measured(recent, measure, limit, unit)]);
+        if limit >= 0.0 {
+            either(vec![known, !any])
+        } else {
+            known
+        }
+    }
+
+    /// A measure over these orders is at most `limit`, which is counted in `unit`s.
+    fn measured(&self, which: Filter, measure: Measure, limit: f64, unit: f64) -> Filter {
+        let orders = self.orders(which);
         Filter::related(
             Relation::ORDERS,
             orders,

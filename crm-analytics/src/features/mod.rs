@@ -55,7 +55,8 @@ pub enum Monetary {
 pub enum WithoutOrders {
     /// Are left out, and counted in the report.
     Exclude,
-    /// Are in, with frequency and monetary 0, and the days since they were first stored as recency and tenure.
+    /// Are in, with frequency and monetary 0, and the days since they were first stored as recency and tenure. Who was
+    /// stored at the instant or later was not there yet, and is left out all the same.
     Include,
 }
 
@@ -322,7 +323,10 @@ impl FeaturePlan {
                         (Some(audience), Some(counted)) => audience.judge(customer.into(), counted),
                         _ => true,
                     };
-                    let wanted = found.is_some() || self.without_orders == WithoutOrders::Include;
+                    // Who is asked for by name is there now, whatever the clock of the machine that stored them said.
+                    let was_there = only.is_some() || created.is_none_or(|at| self.as_of.knows(at));
+                    let wanted =
+                        found.is_some() || (was_there && self.without_orders == WithoutOrders::Include);
                     let kept = admitted && wanted;
                     keep.push(kept);
                     if kept {

@@ -16,8 +16,20 @@ fn words(column: &str) -> (String, String) {
         "frequency" => Some(("frequent", "rare")),
         "monetary" => Some(("high spend", "low spend")),
         "tenure_days" => Some(("long-standing", "new")),
+        "days_between_orders" => Some(("slow to come back", "quick to come back")),
         _ => None,
     };
+    // `orders_30d` and `spend_30d`: of the last days.
+    if let Some((what, days)) = column.strip_suffix('d').and_then(|rest| rest.rsplit_once('_'))
+        && matches!(what, "orders" | "spend")
+        && days.parse::<u32>().is_ok()
+    {
+        let of = format!("in {days} days");
+        return match what {
+            "orders" => (format!("many orders {of}"), format!("few orders {of}")),
+            _ => (format!("high spend {of}"), format!("low spend {of}")),
+        };
+    }
     match known {
         Some((above, below)) => (above.into(), below.into()),
         None => {
@@ -144,6 +156,9 @@ mod tests {
         let strong = traits(&columns, &[0.0; 4], &[0.0; 4], &[-1.3, 0.0, 0.0, 0.0]);
         assert_eq!(name(&strong), "very recent");
         assert_eq!(name(&[]), "typical");
+        assert_eq!(words("orders_30d").0, "many orders in 30 days");
+        assert_eq!(words("spend_7d").1, "low spend in 7 days");
+        assert_eq!(words("attributes.spend_d").0, "high spend d");
         let names = unique("v", &["a".into(), "b".into(), "a".into()]);
         assert_eq!(names, ["v: a", "v: b", "v: a 2"]);
     }

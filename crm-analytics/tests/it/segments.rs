@@ -116,6 +116,9 @@ fn known(features: &Features) -> Known {
             ("frequency", number("frequency")),
             ("monetary", number("monetary")),
             ("tenure_days", number("tenure_days")),
+            ("orders_30d", number("orders_30d")),
+            ("spend_30d", number("spend_30d")),
+            ("orders_90d", number("orders_90d")),
             ("attributes.visits", visits),
             ("visits_filled", filled),
             ("plan_pro", pro),
@@ -185,6 +188,8 @@ fn features(as_of: Timestamp, without: WithoutOrders) -> FeaturePlan {
     FeaturePlan::rfm(as_of)
         .currency("EUR")
         .without_orders(without)
+        .window(30)
+        .window(90)
         .profile("attributes.visits")
         .profile("attributes.plan")
 }
@@ -215,7 +220,7 @@ async fn a_store_finds_whoever_follows_the_rules() {
         let plan = features(day(150), without);
         let known = known(&plan.read(&shop, house.store(), &mut |_| ()).await.unwrap());
         let words = words(&plan);
-        for _ in 0..300 {
+        for _ in 0..400 {
             let ways = known.ways(&mut rng);
             let filter = words.filter(ways.iter().map(Vec::as_slice)).unwrap();
             let expected = known.follow(&ways);
@@ -238,6 +243,7 @@ async fn rolling_segments_move_with_the_time() {
         ("recency_days".into(), true, 40.5),
         ("tenure_days".into(), false, 20.25),
         ("frequency".into(), false, 1.5),
+        ("orders_30d".into(), true, 1.5),
     ];
     let filter = words(&features(day(150), WithoutOrders::Exclude))
         .rolling()
@@ -261,7 +267,7 @@ async fn rolling_segments_move_with_the_time() {
 
 #[test]
 fn what_cannot_be_said_is_an_error_that_names_the_column() {
-    let plan = FeaturePlan::rfm(day(1)).profile("given_name");
+    let plan = FeaturePlan::rfm(day(1)).interpurchase().profile("given_name");
     let filter = |words: &Vocabulary, column: &str, limit: f64| {
         let way = [(column.to_owned(), true, limit)];
         words.filter([&way[..]]).unwrap_err()
@@ -271,6 +277,7 @@ fn what_cannot_be_said_is_an_error_that_names_the_column() {
         (&words, "score", 1.0, ErrorKind::Invalid),
         (&words, "given_name", 1.0, ErrorKind::Invalid),
         (&words, "frequency", f64::NAN, ErrorKind::Invalid),
+        (&words, "days_between_orders", 9.0, ErrorKind::Unsupported),
         (
             &Vocabulary::of(&plan.clone().monetary(Monetary::Mean)),
             "monetary",
