@@ -147,7 +147,8 @@ fn suppress(table: &Table, count: &str, within: &[&str], k: i64) -> Result<Suppr
         let mut open: Vec<usize> = rows.iter().copied().filter(|row| size(*row) >= k).collect();
         open.sort_by_key(|row| (size(*row), *row));
         let mut open = open.into_iter();
-        while !gone.is_empty() && (gone.len() < 2 || gone.iter().map(|row| size(*row)).sum::<i64>() < k) {
+        let sum = |gone: &[usize]| gone.iter().fold(0_i64, |sum, row| sum.saturating_add(size(*row)));
+        while !gone.is_empty() && (gone.len() < 2 || sum(&gone) < k) {
             // Nothing is left to hide behind: the total itself is smaller than k.
             let Some(next) = open.next() else { break };
             complementary += 1;

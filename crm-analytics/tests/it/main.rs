@@ -11,6 +11,7 @@ mod clean;
 mod encode;
 mod expect;
 mod hostile;
+mod hostile_tables;
 mod insights;
 mod iris;
 mod judge;
