@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crm_core::capability::{Checkpoint, Collector, Delivery, DraftSink, Progress};
-use crm_core::customer::{EmailAddress, PhoneNumber};
-use crm_core::{Context, ErrorKind, Result, TenantId, Timestamp};
+use crm_core::customer::{CUSTOMER, EmailAddress, PhoneNumber};
+use crm_core::query::Filter;
+use crm_core::registry::discovery::eureka::{EurekaServer, EurekaServerConfig};
+use crm_core::{Context, ErrorKind, Result, SystemClock, TenantId, Timestamp};
 use crm_crawl::extract::{self, Hints};
 use crm_crawl::file::{
     CsvCollector, CsvConfig, JsonlCollector, JsonlConfig, MailReading, MaildirCollector, MaildirConfig,
@@ -21,7 +23,7 @@ use url::Url;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name; each has its own folder of seeds and its own program.
-pub const ALL: [(&str, Target); 12] = [
+pub const ALL: [(&str, Target); 14] = [
     ("robots", robots),
     ("canonical", canonical),
     ("sitemap", sitemap),
@@ -34,6 +36,8 @@ pub const ALL: [(&str, Target); 12] = [
     ("mbox", mbox),
     ("headers", headers),
     ("rest", rest),
+    ("filter", filter),
+    ("eureka", eureka),
 ];
 
 /// What a file is read as, by the first byte.
@@ -399,6 +403,41 @@ fn mail(first: usize) -> MailReading {
         no_reply: everything,
         subject: everything,
         ..MailReading::default()
+    }
+}
+
+/// A filter as text: refused, or written out and read back as the same.
+pub fn filter(data: &[u8]) {
+    let Ok(filter) = Filter::parse(&text(data), &CUSTOMER) else {
+        return;
+    };
+    let written = filter.to_text();
+    match Filter::parse(&written, &CUSTOMER) {
+        Ok(back) => assert_eq!(back.to_text(), written),
+        Err(error) => panic!("{written}: {error}"),
+    }
+}
+
+/// An instance that registers with the embedded register in JSON or XML: refused, or listed in both.
+pub fn eureka(data: &[u8]) {
+    let (first, body) = choice(data);
+    let server = EurekaServer::new(EurekaServerConfig::default(), SystemClock::shared()).expect("a register");
+    let ask = |method: &str, path: &str, media: &str, body: Vec<u8>| {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", media)
+            .header("accept", media);
+        server.handle(&request.body(body.into()).expect("a request"))
+    };
+    let media = ["application/json", "application/xml"][first % 2];
+    if ask("POST", "/eureka/v2/apps/CRM", media, body.to_vec()).status() != 204 {
+        return;
+    }
+    for media in ["application/json", "application/xml"] {
+        let listed = ask("GET", "/eureka/v2/apps/CRM", media, Vec::new());
+        assert_eq!(listed.status(), 200, "what registered is listed");
+        assert!(!listed.body().is_empty());
     }
 }
 

@@ -165,7 +165,8 @@ async fn tables_made_to_break() {
         run(&collector, None).await
     };
     // All ways to end a line in one file, and a cell that a spreadsheet would carry out: here it is text.
-    let text = "email;name\r\na@example.com;=1+1\nb@example.com;@SUM(A1)\r\nc@example.com;-2\n";
+    let text =
+        "email;name\r\na@example.com;=1+1\nb@example.com;@SUM(A1)\r\nc@example.com;-2\rd@example.com;+3";
     let (kept, result) = read(text.to_owned()).await;
     result.unwrap();
     let names: Vec<String> = kept
@@ -173,7 +174,7 @@ async fn tables_made_to_break() {
         .iter()
         .map(|draft| draft.name.as_ref().unwrap().full())
         .collect();
-    assert_eq!(names, ["=1+1", "@SUM(A1)", "-2"]);
+    assert_eq!(names, ["=1+1", "@SUM(A1)", "-2", "+3"]);
     // A cell of 10 MiB, closed and not: what stands before it is kept, and the error says where it begins.
     for end in ["\"\nz@example.com,z\n", ""] {
         let text = format!(

@@ -316,7 +316,10 @@ async fn redirects_go_through_the_same_rules() {
                     "/away",
                     "/hidden",
                     "/metadata",
+                    "/metadata2",
                     "/file",
+                    "/gopher",
+                    "/refresh",
                     "/0",
                 ]
                 .map(next)
@@ -329,7 +332,11 @@ async fn redirects_go_through_the_same_rules() {
         "/away" => Answer::redirect("http://elsewhere.example/"),
         "/hidden" => Answer::redirect("/private/x"),
         "/metadata" => Answer::redirect("http://169.254.169.254/latest"),
+        "/metadata2" => Answer::redirect("//169.254.169.254/latest"),
         "/file" => Answer::redirect("file:///etc/passwd"),
+        "/gopher" => Answer::redirect("gopher://127.0.0.1/_GET"),
+        // What a browser would do by itself is no link.
+        "/refresh" => Answer::html("<meta http-equiv=refresh content='0; url=/private/x'><meta http-equiv=refresh content='0; url=/secret'>"),
         other => match other.strip_prefix('/').and_then(|n| n.parse::<u32>().ok()) {
             Some(n) => Answer::redirect(format!("/{}", n + 1)),
             None => list(other, 3).unwrap_or(Answer::html(person("secret"))),
@@ -342,13 +349,13 @@ async fn redirects_go_through_the_same_rules() {
         kept.emails(),
         ["a3@example.com", "b3@example.com", "home@example.com"]
     );
-    assert_eq!(site.hits("/private/x"), 0);
+    assert_eq!((site.hits("/private/x"), site.hits("/secret")), (0, 0));
     let reasons: Vec<String> = kept.rejects().into_iter().map(|r| r.reason).collect();
     for (what, times) in [
         ("circle", 2),
-        ("may not be visited", 2),
+        ("may not be visited", 3),
         ("robots.txt forbids", 1),
-        ("no http or https", 1),
+        ("no http or https", 2),
         ("more than 10", 1),
     ] {
         assert_eq!(
