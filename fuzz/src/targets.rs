@@ -412,10 +412,8 @@ pub fn filter(data: &[u8]) {
         return;
     };
     let written = filter.to_text();
-    match Filter::parse(&written, &CUSTOMER) {
-        Ok(back) => assert_eq!(back.to_text(), written),
-        Err(error) => panic!("{written}: {error}"),
-    }
+    let back = Filter::parse(&written, &CUSTOMER).map(|back| back.to_text());
+    assert!(back.as_ref().is_ok_and(|back| *back == written), "{written}: {back:?}");
 }
 
 /// An instance that registers with the embedded register in JSON or XML: refused, or listed in both.
