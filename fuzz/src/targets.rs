@@ -413,7 +413,10 @@ pub fn filter(data: &[u8]) {
     };
     let written = filter.to_text();
     let back = Filter::parse(&written, &CUSTOMER).map(|back| back.to_text());
-    assert!(back.as_ref().is_ok_and(|back| *back == written), "{written}: {back:?}");
+    assert!(
+        back.as_ref().is_ok_and(|back| *back == written),
+        "{written}: {back:?}"
+    );
 }
 
 /// An instance that registers with the embedded register in JSON or XML: refused, or listed in both.
