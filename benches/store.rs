@@ -9,7 +9,8 @@
 //! Sections: `insert`, `get`, `email`, `page`, `update`, `scan`, `full`, `feed` (what the change feed costs), `journal`
 //! (what an import's journal costs), `segment` (members kept up to date), and by name only `journalless` (`full` without
 //! the journal that makes an import repeatable and undoable, so the same tables as the loop in C), `cache` (feature
-//! `cached`), `rfm` (groups of `--orders`) and `tables` (makes the tables and ends). Every section checks its own answers.
+//! `cached`), `sealed` (feature `sealed`: what encryption costs), `rfm` (groups of `--orders`) and `tables` (makes the
+//! tables and ends). Every section checks its own answers.
 //! The peers (SQLAlchemy, Python's sqlite3, a loop in C, `COPY`, `LOAD DATA`) are in `benches/peers/`, and the README
 //! there has the figures.
 //!
@@ -31,6 +32,9 @@ mod cache;
 mod feed;
 #[path = "store/rfm.rs"]
 mod rfm;
+#[cfg(feature = "sealed")]
+#[path = "store/sealed.rs"]
+mod sealed;
 #[path = "store/segment.rs"]
 mod segment;
 
@@ -221,6 +225,12 @@ async fn run(arguments: Arguments) -> Result<()> {
     }
     #[cfg(not(feature = "cached"))]
     ensure!(!named("cache"), "the section `cache` needs --features cached");
+    #[cfg(feature = "sealed")]
+    if named("sealed") {
+        sealed::sealed(arguments.rows).await?;
+    }
+    #[cfg(not(feature = "sealed"))]
+    ensure!(!named("sealed"), "the section `sealed` needs --features sealed");
     if named("rfm") {
         bench.rfm(arguments.orders, arguments.customers).await?;
     }

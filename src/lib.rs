@@ -79,8 +79,8 @@ pub use crm_core::{
 };
 #[cfg(feature = "testkit")]
 pub use crm_core::{
-    collector_suite, discovery_suite, mailer_suite, profile_suite, sms_suite, store_suite, testkit,
-    voice_suite, webhook_suite,
+    collector_suite, discovery_suite, key_suite, mailer_suite, profile_suite, sms_suite, store_suite,
+    testkit, voice_suite, webhook_suite,
 };
 
 /// The README's program compiles.

@@ -11,6 +11,7 @@
 //! assert_eq!(query.limit, 50);
 //! ```
 
+mod answered;
 mod claim;
 mod eval;
 mod group;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::{FieldType, RESERVED, Schema, Value};
 use crate::{Error, Result, Uuid};
 
+pub use answered::Answered;
 pub use claim::{Assign, Claim};
 pub(crate) use eval::{Key, Look, View, decide, has_item_at, text_below, total_order};
 pub(crate) use group::grouped;

@@ -42,6 +42,10 @@ pub type Version = i64;
 /// The longest text or JSON value a store accepts, in bytes.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 
+/// The longest value of a [`Privacy::Sealed`] field, in bytes: room for the largest document and what encryption adds,
+/// and less than any database's limit.
+pub const MAX_SEALED_BYTES: usize = 15 << 20;
+
 /// The longest text in a field of an index, in characters: the keys of database indexes have limits, and every store
 /// must be able to hold what another one holds. Room for the longest e-mail address.
 pub const MAX_KEY_CHARS: usize = 320;
@@ -76,6 +80,8 @@ pub enum Privacy {
     Personal,
     /// Refers to a person without naming them.
     Pseudonym,
+    /// Personal data that a store has encrypted: opaque bytes, longer than what is in them ([`MAX_SEALED_BYTES`]).
+    Sealed,
     /// Neither.
     None,
 }
@@ -115,6 +121,13 @@ impl Field {
     #[must_use]
     pub const fn personal(mut self) -> Self {
         self.privacy = Privacy::Personal;
+        self
+    }
+
+    /// The same field, marked as encrypted personal data.
+    #[must_use]
+    pub const fn sealed(mut self) -> Self {
+        self.privacy = Privacy::Sealed;
         self
     }
 
@@ -441,6 +454,12 @@ pub(crate) fn check(schema: &Schema, field: &Field, value: &Value, null_ok: bool
         Value::Text(text) if text.len() > MAX_VALUE_BYTES => wrong("text longer than 1 MiB cannot be stored"),
         Value::Text(text) if text.len() > MAX_KEY_CHARS && schema.is_key(field.name) && too_long(text) => {
             wrong("text in an indexed field cannot be longer than 320 characters")
+        }
+        Value::Bytes(bytes) if field.privacy == Privacy::Sealed => {
+            if bytes.len() > MAX_SEALED_BYTES {
+                return wrong("more than 15 MiB cannot be stored encrypted");
+            }
+            Ok(())
         }
         Value::Bytes(bytes) if bytes.len() > MAX_VALUE_BYTES => {
             wrong("more than 1 MiB of bytes cannot be stored")

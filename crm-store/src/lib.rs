@@ -4,6 +4,7 @@
 //! - [`segments`]: named groups of them, kept up to date
 //! - [`changes`]: the change feed
 //! - [`sql`]: the stores (feature `sqlite`, the default), each a [`crm_core::capability::RecordStore`]
+//! - `sealed`: personal data encrypted in front of any of them (feature `sealed`)
 //! - `cached`: a cache in front of any of them (feature `cached`)
 //! - [`catalog`]: makes them from URLs
 //!
@@ -26,6 +27,8 @@ pub mod copy;
 pub mod customers;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
+#[cfg(feature = "sealed")]
+pub mod sealed;
 pub mod segments;
 #[cfg(any(feature = "sqlite", feature = "mysql", feature = "postgres"))]
 pub mod sql;
@@ -35,6 +38,8 @@ pub use cached::{CacheConfig, CachedStore};
 pub use customers::Customers;
 #[cfg(feature = "mongodb")]
 pub use mongo::{MongoConfig, MongoStore};
+#[cfg(feature = "sealed")]
+pub use sealed::{KeyRing, SealConfig, SealedStore};
 #[cfg(feature = "mysql")]
 pub use sql::{MysqlConfig, MysqlStore};
 #[cfg(feature = "postgres")]

@@ -15,6 +15,7 @@ mod access;
 mod analysis;
 mod changes;
 mod collector;
+mod keys;
 mod message;
 mod profile;
 mod store;
@@ -29,6 +30,7 @@ pub use collector::{
     Checkpoint, Collector, CollectorCapability, Delivery, DraftSink, OriginalKind, Originals, Outline,
     Progress, Reject, RejectKind, TableSource,
 };
+pub use keys::{DataKey, KeyProvider, ToUnwrap, ToWrap, WrappedKey};
 pub use message::{
     MailCapability, Mailer, SmsCapability, SmsSender, VoiceCaller, VoiceCapability, WebhookReply,
     WebhookRequest, WebhookSource,

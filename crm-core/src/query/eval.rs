@@ -333,13 +333,13 @@ impl Filter {
 }
 
 /// A record alone.
-struct Whole<'a> {
+pub(super) struct Whole<'a> {
     stored: &'a Stored,
     id: Value,
 }
 
 impl<'a> Whole<'a> {
-    fn new(stored: &'a Stored) -> Self {
+    pub(super) fn new(stored: &'a Stored) -> Self {
         Self {
             stored,
             id: Value::Uuid(stored.id),

@@ -210,6 +210,11 @@ impl<'f> Answers<'f> {
         Ok(Self(found))
     }
 
+    /// Answers found elsewhere.
+    pub(super) fn given(found: Vec<(&'f Related, Holds)>) -> Self {
+        Self(found)
+    }
+
     /// Whether the condition holds for the record of this id; without an answer, as for one without related records.
     pub(crate) fn holds(&self, related: &Related, id: Option<Uuid>) -> bool {
         let found = self.0.iter().find(|(known, _)| std::ptr::eq(*known, related));

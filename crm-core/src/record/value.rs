@@ -50,6 +50,18 @@ impl Value {
         matches!(self, Self::Null)
     }
 
+    /// The order in which stores sort: absent first, numbers as numbers, text and bytes byte by byte.
+    ///
+    /// ```
+    /// use crm_core::record::Value;
+    ///
+    /// assert!(Value::Null.sorts(&Value::Int(1)).is_lt());
+    /// assert!(Value::Int(2).sorts(&Value::Float(1.5)).is_gt());
+    /// ```
+    pub fn sorts(&self, other: &Self) -> std::cmp::Ordering {
+        crate::query::total_order(self, other)
+    }
+
     /// The text, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {

@@ -27,6 +27,7 @@
 pub mod collector;
 pub mod discovery;
 pub mod fixtures;
+pub mod keys;
 pub mod mailer;
 pub mod models;
 pub mod profile;

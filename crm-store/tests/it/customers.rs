@@ -81,6 +81,13 @@ macro_rules! on_every_store {
                 super::$case(super::desk(std::sync::Arc::new(super::MemoryStore::new("memory")))).await
             })*
         }
+        #[cfg(feature = "sealed")]
+        mod on_sealed {
+            $(#[tokio::test] async fn $case() {
+                let store = std::sync::Arc::new(super::MemoryStore::new("memory"));
+                super::$case(super::desk(crate::sealed::people(store))).await
+            })*
+        }
         #[cfg(feature = "mongodb")]
         mod on_mongo {
             $(#[tokio::test] async fn $case() {

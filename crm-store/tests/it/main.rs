@@ -38,6 +38,8 @@ mod people;
 mod postgres;
 mod profiles;
 mod retention;
+#[cfg(feature = "sealed")]
+mod sealed;
 mod segments;
 #[cfg(feature = "sqlite")]
 mod segments_kill;

@@ -82,6 +82,15 @@ impl Opened {
         }
     }
 
+    /// The same place with another store in front.
+    #[cfg(feature = "sealed")]
+    pub(crate) fn with(self, front: impl FnOnce(Arc<dyn RecordStore>) -> Arc<dyn RecordStore>) -> Self {
+        Self {
+            store: front(self.store.clone()),
+            ..self
+        }
+    }
+
     pub(crate) fn memory() -> Self {
         Self::new("memory", Arc::new(MemoryStore::new("records")), 20, ())
     }
@@ -140,6 +149,12 @@ macro_rules! on_each_store {
                 super::$case(crate::stores::Opened::sqlite().await).await
             })*
         }
+        #[cfg(feature = "sealed")]
+        mod on_sealed {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)] async fn $case() {
+                super::$case(crate::stores::Opened::memory().with(crate::sealed::people)).await
+            })*
+        }
         #[cfg(all(feature = "mysql", feature = "postgres"))]
         mod on_mysql {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)] async fn $case() {
@@ -178,6 +193,13 @@ macro_rules! on_every_store {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $case() {
                 let (store, _folder) = crate::conformance::on_file().await;
                 super::$case(crate::customers::desk(store)).await
+            })*
+        }
+        #[cfg(feature = "sealed")]
+        mod on_sealed {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $case() {
+                let store = std::sync::Arc::new(crm_core::memory::MemoryStore::new("memory"));
+                super::$case(crate::customers::desk(crate::sealed::people(store))).await
             })*
         }
         mod on_mysql {

@@ -21,7 +21,8 @@ pub static ATTRIBUTE: Schema = Schema {
         Field::new("key", FieldType::Text),
         Field::new("text_value", FieldType::Text).nullable().personal(),
         Field::new("number_value", FieldType::Float).nullable().personal(),
-        Field::new("unique_value", FieldType::Text).nullable().pseudonym(),
+        // A hash without a key: who can guess the values can guess which one it is.
+        Field::new("unique_value", FieldType::Text).nullable().personal(),
     ],
     indexes: &[
         Index::new("crm_attribute_customer", &["customer_id"]),
