@@ -6,6 +6,8 @@
 //!
 //! `--section plot` (with `--features plot`) draws scatters as PNG, beside matplotlib (`benches/peers/analytics/plot.py`).
 //!
+//! `--section clean` cleans a frame, beside pandas and Polars from Python (`benches/peers/analytics/clean.py`).
+//!
 //! The rows come from a seed and are left in FOLDER for the peers. Every line says what was found, so that a fast step
 //! with a wrong answer does not count. Processor time is that of the calling thread, which does all the work.
 #![allow(
@@ -17,6 +19,8 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
+#[path = "analytics/clean.rs"]
+mod clean;
 #[path = "analytics/models.rs"]
 mod models;
 #[cfg(feature = "plot")]
@@ -51,6 +55,7 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     for section in section.split(',') {
         match section {
+            "clean" => clean::run(rows, &folder)?,
             "models" => models::run(rows, &folder)?,
             #[cfg(feature = "plot")]
             "plot" => plot::run(rows, &folder)?,
