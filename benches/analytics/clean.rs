@@ -66,7 +66,7 @@ fn frame(rows: usize) -> Table {
         };
         texts[2].push_text((dice.below(10) > 0).then_some(plan.as_str()));
         texts[3].push_text(Some(cities[dice.below(6)]));
-        let mut number = |column: &mut Column, value: f64, missing: bool| {
+        let number = |column: &mut Column, value: f64, missing: bool| {
             let value = if missing { Value::Null } else { Value::Float(value) };
             column.push(value).expect("a number");
         };
@@ -262,7 +262,7 @@ fn one_row(table: &Table) -> Result<()> {
         let mut leaves = Column::empty("leaves", FieldType::Bool)?;
         for row in 0..some.rows() {
             let visits = some.column("visits")?.f64_at(row).unwrap_or_default();
-            leaves.push(Value::Bool((visits as u64 + row as u64 % 7) % 3 == 0))?;
+            leaves.push(Value::Bool((visits as u64 + row as u64 % 7).is_multiple_of(3)))?;
         }
         with.push(leaves)?;
         let artefact = pipeline.fit(&with, Timestamp::EPOCH)?;
