@@ -104,7 +104,7 @@ impl fmt::Display for Money {
 pub type OrderId = Id<Order>;
 
 /// A purchase.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// Its id.
     pub id: OrderId,
@@ -180,7 +180,7 @@ impl Entity for Order {
 pub type InteractionId = Id<Interaction>;
 
 /// Anything else that happened between a customer and the host: a visit, a call, a delivered mail.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Interaction {
     /// Its id.
     pub id: InteractionId,

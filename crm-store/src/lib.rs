@@ -6,6 +6,7 @@
 //! - [`sql`]: the stores (feature `sqlite`, the default), each a [`crm_core::capability::RecordStore`]
 //! - `sealed`: personal data encrypted in front of any of them (feature `sealed`)
 //! - `cached`: a cache in front of any of them (feature `cached`)
+//! - `api`: customers and segments as a REST interface (feature `api`)
 //! - [`catalog`]: makes them from URLs
 //!
 //! ```
@@ -19,6 +20,8 @@
 //! # });
 //! ```
 
+#[cfg(feature = "api")]
+pub mod api;
 #[cfg(feature = "cached")]
 pub mod cached;
 pub mod catalog;

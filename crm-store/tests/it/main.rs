@@ -9,6 +9,8 @@
     clippy::print_stderr
 )]
 
+#[cfg(feature = "api")]
+mod api;
 mod batch;
 #[cfg(feature = "cached")]
 mod cached;
