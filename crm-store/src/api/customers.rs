@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 
 use super::Shared;
 use super::problem::members;
-use super::request::{Answer, Asked, Failed, empty, etag, json, respond};
+use super::request::{Answer, Asked, Failed, empty, etag, fit, json, respond};
 use crate::customers::{Change, Events, Mode, Op, OpDone};
 
 /// A name: in one piece or in parts.
@@ -96,8 +96,8 @@ fn one(status: StatusCode, customer: &Customer) -> Answer {
     Ok(response)
 }
 
-fn located(mut response: Response, id: CustomerId) -> Response {
-    if let Ok(place) = HeaderValue::from_str(&format!("/customers/{id}")) {
+fn located(mut response: Response, asked: &Asked, id: CustomerId) -> Response {
+    if let Some(place) = asked.place("/customers", id) {
         response.headers_mut().insert(header::LOCATION, place);
     }
     response
@@ -125,13 +125,14 @@ async fn created(shared: &Shared, request: Request) -> Answer {
     let mut asked = Asked::by(shared, request).await?;
     asked.principal.require("customers.write")?;
     asked.no_more()?;
-    let draft = asked.json::<Said>().await?.draft(shared)?;
+    let body = asked.json::<Json>().await?;
+    let draft = fit::<Said>(body.clone())?.draft(shared)?;
     let (id, replayed) = match asked.key()? {
         None => (shared.customers.create(&asked.ctx, draft).await?.id, false),
         Some(key) => {
             let once = shared
                 .customers
-                .once(&asked.ctx, &key, vec![Op::Create(draft)])
+                .once_for(&asked.ctx, "api.create", &key, &body, &[Op::Create(draft)])
                 .await;
             let once = once.map_err(reused)?;
             match once.answer.first() {
@@ -141,7 +142,7 @@ async fn created(shared: &Shared, request: Request) -> Answer {
         }
     };
     let customer = there(shared, &asked.ctx, id).await?;
-    let mut response = located(one(StatusCode::CREATED, &customer)?, id);
+    let mut response = located(one(StatusCode::CREATED, &customer)?, &asked, id);
     if replayed {
         response
             .headers_mut()
@@ -175,7 +176,7 @@ async fn upserted(shared: &Shared, request: Request) -> Answer {
         Change::Created => StatusCode::CREATED,
         Change::Updated | Change::Unchanged => StatusCode::OK,
     };
-    Ok(located(one(status, &customer)?, done.id))
+    Ok(located(one(status, &customer)?, &asked, done.id))
 }
 
 /// `GET /customers`: a page, by `filter`, `order`, `limit`, `cursor`; `email` and `phone` look one up.
@@ -195,7 +196,7 @@ async fn listed(shared: &Shared, request: Request) -> Answer {
         }
     }
     let query = Query {
-        filter: filter(shared, &mut asked).await?,
+        filter: filter(&mut asked)?,
         order: Vec::new(),
         limit: asked.limit()?,
         after: asked.cursor()?,
@@ -209,7 +210,7 @@ async fn listed(shared: &Shared, request: Request) -> Answer {
 }
 
 /// The parameter `filter`, read as text.
-async fn filter(_: &Shared, asked: &mut Asked) -> Result<Filter> {
+fn filter(asked: &mut Asked) -> Result<Filter> {
     match asked.take("filter") {
         None => Ok(Filter::All),
         Some(text) => Filter::parse(&text, &crm_core::customer::CUSTOMER)

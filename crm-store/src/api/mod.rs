@@ -37,7 +37,10 @@
 //! | `GET`, `POST /segments` | `segments.read`, `.write` | a rule as text |
 //! | `GET`, `DELETE /segments/{id}` | `segments.read`, `.write` | |
 //! | `GET`, `POST /segments/{id}/members` | `segments.read`, `.write` | ids, page by page; those added and removed by hand |
-//! | `GET /openapi.json` | none | this interface as OpenAPI 3.1 |
+//! | `GET /openapi.json`, `GET /docs` | none | this interface as OpenAPI 3.1, and as a page to read |
+//!
+//! A host whose own middleware has found out who asks puts the [`Principal`](crm_core::capability::Principal) into the request's
+//! extensions: then it counts, and `Authorization` is not looked at.
 //!
 //! Errors are problem details (RFC 9457) with `kind`, `retry` and `effect`, and the field, parameter or header they are about. A
 //! parameter that is not known is refused: a misspelt filter never answers with everything.
@@ -52,8 +55,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
 use crm_core::capability::Authenticator;
@@ -114,6 +118,7 @@ impl RestApi {
                 get(segments::members).post(segments::change),
             )
             .route("/openapi.json", get(described))
+            .route("/docs", get(page))
             .method_not_allowed_fallback(wrong_method)
             .fallback(nothing_here)
             .with_state(self.shared)
@@ -122,6 +127,23 @@ impl RestApi {
 
 async fn described() -> Response {
     request::respond(request::json(StatusCode::OK, openapi()))
+}
+
+/// The description as a page: it reads `openapi.json` beside it, and nothing from elsewhere.
+async fn page() -> Response {
+    let mut response = Response::new(Body::from(include_str!("page.html")));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 async fn nothing_here() -> Response {

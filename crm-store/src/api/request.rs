@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::Request;
+use axum::extract::{OriginalUri, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use base64::Engine as _;
@@ -49,6 +49,8 @@ pub(super) struct Asked {
     pub(super) principal: Principal,
     pub(super) ctx: Context,
     pub(super) headers: HeaderMap,
+    /// The path that was asked for, with what the interface is nested under.
+    path: String,
     query: BTreeMap<String, String>,
     body: Option<Body>,
 }
@@ -57,14 +59,29 @@ impl Asked {
     /// Finds out who sends the request.
     pub(super) async fn by(shared: &Shared, request: Request) -> Result<Self> {
         let (parts, body) = request.into_parts();
-        let principal = shared.access.authenticate(&credentials(&parts.headers)?).await?;
+        let principal = match parts.extensions.get::<Principal>() {
+            // The host knows already who it is; nobody outside can put this there.
+            Some(known) => known.clone(),
+            None => shared.access.authenticate(&credentials(&parts.headers)?).await?,
+        };
+        let path = match parts.extensions.get::<OriginalUri>() {
+            Some(OriginalUri(uri)) => uri.path(),
+            None => parts.uri.path(),
+        };
         Ok(Self {
+            path: path.trim_end_matches('/').to_owned(),
             ctx: principal.context(),
             principal,
             query: query(parts.uri.query().unwrap_or_default())?,
             headers: parts.headers,
             body: Some(body),
         })
+    }
+
+    /// Where something of this id is to be found, beside what the path of this request names after `collection`.
+    pub(super) fn place(&self, collection: &str, id: impl std::fmt::Display) -> Option<HeaderValue> {
+        let before = self.path.rsplit_once(collection).map_or("", |(before, _)| before);
+        HeaderValue::from_str(&format!("{before}{collection}/{id}")).ok()
     }
 
     /// A parameter of the query, taken out.
@@ -220,10 +237,11 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
             .with("line", error.line())
             .with("column", error.column())
     })?;
-    serde_path(json)
+    fit(json)
 }
 
-fn serde_path<T: DeserializeOwned>(json: Json) -> Result<T> {
+/// A document as this shape; the error names the field and no value.
+pub(super) fn fit<T: DeserializeOwned>(json: Json) -> Result<T> {
     T::deserialize(json).map_err(|error| {
         let text = error.to_string();
         // serde names fields in backquotes; values stand in double quotes and are left out.

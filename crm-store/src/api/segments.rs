@@ -1,7 +1,7 @@
 //! Segments over HTTP.
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use crm_core::customer::CUSTOMER;
 use crm_core::query::Filter;
@@ -111,7 +111,7 @@ async fn created(shared: &Shared, request: Request) -> Answer {
     let mut response = json(StatusCode::CREATED, &shown(&segment))?;
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag(segment.version));
-    if let Ok(place) = HeaderValue::from_str(&format!("/segments/{}", segment.id)) {
+    if let Some(place) = asked.place("/segments", segment.id) {
         headers.insert(header::LOCATION, place);
     }
     Ok(response)

@@ -54,13 +54,26 @@ impl Customers {
     /// [`ErrorKind::Conflict`] with `index=idempotency_key` when the key was used for other changes; those of
     /// [`Customers::batch`]. After an error the key is free.
     pub async fn once(&self, ctx: &Context, key: &str, ops: Vec<Op>) -> Result<Once<Vec<OpDone>>> {
+        self.once_for(ctx, "customers.batch", key, &ops, &ops).await
+    }
+
+    /// [`Customers::once`] for changes that were made of a request: the same request is recognised even where what was made of
+    /// it holds the time it came.
+    pub(crate) async fn once_for<Q: Serialize + Sync + ?Sized>(
+        &self,
+        ctx: &Context,
+        operation: &str,
+        key: &str,
+        request: &Q,
+        ops: &[Op],
+    ) -> Result<Once<Vec<OpDone>>> {
         let answer = self
-            .once_as(ctx, "customers.batch", key, &ops, || {
-                self.batch_writes_swapped(ctx, &ops)
+            .once_as(ctx, operation, key, request, || {
+                self.batch_writes_swapped(ctx, ops)
             })
             .await?;
         if !answer.replayed {
-            self.told(ctx, &ops).await?;
+            self.told(ctx, ops).await?;
         }
         Ok(answer)
     }

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crm_core::access::{ApiKeys, NewKey};
+use crm_core::capability::{Principal, Scope};
 use crm_core::memory::MemoryStore;
-use crm_core::{Context, RandomIds, Secret, SystemClock, TenantId};
+use crm_core::{Actor, Context, RandomIds, Secret, SystemClock, TenantId};
 use crm_store::Customers;
 use crm_store::api::RestApi;
 use serde_json::{Value as Json, json};
@@ -436,12 +437,9 @@ async fn many_changes_each_for_itself_or_all_or_nothing() {
         .json();
     assert!(each["items"][0]["done"]["upserted"]["id"].is_string(), "{each}");
     assert_eq!(each["items"][1]["problem"]["field"], "email");
-    let all = server.post(
-        &key,
-        "/customers/batch",
-        &json!({ "mode": "all_or_nothing", "ops": [draft("b@example.com"), draft("nobody")] }),
-    );
-    assert_eq!(all.await.is_problem(400, "invalid")["item"], "1");
+    let whole = json!({ "mode": "all_or_nothing", "ops": [draft("b@example.com"), draft("nobody")] });
+    let all = server.post(&key, "/customers/batch", &whole).await;
+    assert_eq!(all.is_problem(400, "invalid")["item"], "1");
     assert_eq!(
         server.get(&key, "/customers").await.json()["items"]
             .as_array()
@@ -452,11 +450,55 @@ async fn many_changes_each_for_itself_or_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_host_nests_it_and_says_itself_who_asks() {
+    let store = Arc::new(MemoryStore::new("records"));
+    let customers = Customers::new(store.clone(), SystemClock::shared(), RandomIds::shared());
+    let pepper = Secret::new("a pepper of more than thirty-two bytes, for tests");
+    let keys = || ApiKeys::new(store.clone(), SystemClock::shared(), RandomIds::shared(), &pepper).unwrap();
+    let known = Principal {
+        tenant: TenantId::new("shop").unwrap(),
+        actor: Actor::User("ana".into()),
+        scopes: [Scope::new("customers.*").unwrap()].into(),
+    };
+    let inner = RestApi::new(customers, Arc::new(keys())).router();
+    let app = axum::Router::new()
+        .nest("/crm/v1", inner)
+        .layer(axum::Extension(known));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let server = Server {
+        address,
+        keys: keys(),
+    };
+    let said = json!({ "email": "a@example.com" });
+    for path in ["/crm/v1/customers", "/crm/v1/customers/upsert"] {
+        let made = server.post("nothing that holds", path, &said).await;
+        let id = made.json()["id"].as_str().unwrap().to_owned();
+        assert_eq!(made.header("location"), format!("/crm/v1/customers/{id}"));
+        let place = made.header("location").to_owned();
+        assert_eq!(server.get("", &place).await.json()["id"], id.as_str());
+    }
+    let refused = server.get("", "/crm/v1/segments").await;
+    refused.is_problem(403, "permission-denied");
+}
+
+#[tokio::test]
 async fn the_interface_describes_itself() {
     let server = Server::start().await;
     let described = server.get("", "/openapi.json").await;
     assert_eq!(described.status, 200);
     assert_eq!(described.json()["openapi"], "3.1.0");
+    let page = server.get("", "/docs").await;
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, "text/html; charset=utf-8")
+    );
+    assert!(
+        page.header("content-security-policy")
+            .starts_with("default-src 'none'")
+    );
+    assert!(!page.body.contains("http"), "nothing comes from elsewhere");
     // Each route that is described is there: without credentials it answers 401, not 404 or 405.
     let json = described.json();
     for (path, operations) in json["paths"].as_object().unwrap() {
