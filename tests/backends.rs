@@ -4,7 +4,7 @@
 use std::io::Write as _;
 
 /// What a test run may be given, and which tests are for nothing without it.
-const BACKENDS: [(&str, &str); 5] = [
+const BACKENDS: [(&str, &str); 6] = [
     (
         "OPEN_CRM_TEST_MYSQL_URL",
         "MariaDB: the store on MySQL and MariaDB, races, faults",
@@ -24,6 +24,10 @@ const BACKENDS: [(&str, &str); 5] = [
     (
         "OPEN_CRM_TEST_NGINX_URL",
         "nginx: crawling a site that is not ours, robots.txt",
+    ),
+    (
+        "OPEN_CRM_TEST_SCHEMATHESIS",
+        "Schemathesis: the REST interface asked by a tester of others' making",
     ),
 ];
 

@@ -55,9 +55,7 @@ pub(super) struct Said {
 impl Said {
     fn draft(self, shared: &Shared) -> Result<Draft> {
         let source = self.source.unwrap_or_else(|| "api".to_owned());
-        if source.trim().is_empty() || source.len() > 255 {
-            return Err(Error::invalid("a source is named with 1 to 255 characters").with("field", "source"));
-        }
+        named(&source)?;
         let mut draft = Draft::new(Provenance::new(source, shared.customers.clock.now()));
         draft.name = self.name.map(PersonName::from);
         draft.emails = self.email.into_iter().chain(self.emails).collect();
@@ -69,6 +67,14 @@ impl Said {
         draft.attributes = self.attributes;
         Ok(draft)
     }
+}
+
+/// Refuses a source without a name.
+fn named(source: &str) -> Result<()> {
+    if source.trim().is_empty() || source.len() > 255 {
+        return Err(Error::invalid("a source is named with 1 to 255 characters").with("field", "source"));
+    }
+    Ok(())
 }
 
 /// A customer as callers see it: the aggregate, and the e-mail address and phone number to use first.
@@ -405,9 +411,9 @@ async fn patched(shared: &Shared, text: &str, request: Request) -> Answer {
     asked.no_more()?;
     let patch = asked.json::<Patch>().await?;
     let mut customer = there(shared, &asked.ctx, id(text)?).await?;
-    let based_on = asked.if_match()?;
-    based_on.holds(customer.version)?;
+    // What cannot be done on any version is said first.
     patch.onto(shared, &mut customer)?;
+    asked.if_match()?.holds(customer.version)?;
     match shared.customers.update(&asked.ctx, &customer).await {
         Ok(customer) => one(StatusCode::OK, &customer),
         // Changed between the reading and the writing: what `If-Match` named is no more.
@@ -507,6 +513,7 @@ async fn appended(shared: &Shared, text: &str, request: Request) -> Answer {
     asked.principal.require("customers.write")?;
     asked.no_more()?;
     let told = asked.json::<Told>().await?;
+    named(&told.source)?;
     let done = shared
         .customers
         .append(&asked.ctx, id(text)?, &told.source, told.events)

@@ -104,7 +104,7 @@ fn made() -> Json {
             "/customers/batch": {
                 "post": operation("batchCustomers", "Many changes, one answer each", "customers.write",
                     vec![parameter("key")], Some(body("Batch")),
-                    answers(&[("200", "one answer an operation, in order", page(json!({ "type": "object" })))], &["404", "409", "413", "415", "422"])),
+                    answers(&[("200", "one answer an operation, in order", of("BatchAnswer"))], &["404", "409", "413", "415", "422"])),
             },
             "/customers/{id}": {
                 "get": operation("getCustomer", "One customer", "customers.read",
@@ -174,7 +174,7 @@ fn made() -> Json {
 
 fn parameters() -> Json {
     let query = |name: &str, what: &str, schema: Json| json!({ "name": name, "in": "query", "description": what, "schema": schema });
-    let header = |name: &str, what: &str| json!({ "name": name, "in": "header", "description": what, "schema": { "type": "string", "minLength": 1, "maxLength": 255 } });
+    let header = |name: &str, what: &str| json!({ "name": name, "in": "header", "description": what, "schema": { "type": "string" } });
     json!({
         "limit": query("limit", "how many at most", json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 50 })),
         "cursor": query("cursor", "`next` of the page before", json!({ "type": "string" })),
@@ -183,7 +183,8 @@ fn parameters() -> Json {
         "email": query("email", "the customer of this e-mail address", json!({ "type": "string" })),
         "phone": query("phone", "the customer of this phone number", json!({ "type": "string" })),
         "id": { "name": "id", "in": "path", "required": true, "schema": { "type": "string", "format": "uuid" } },
-        "key": header("Idempotency-Key", "the same key with the same body is carried out once"),
+        "key": { "name": "Idempotency-Key", "in": "header", "description": "the same key with the same body is carried out once",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 255 } },
         "if_match": header("If-Match", "the entity tag the change is based on"),
         "if_none_match": header("If-None-Match", "the entity tag the caller has"),
     })
@@ -191,6 +192,7 @@ fn parameters() -> Json {
 
 fn schemas() -> Json {
     let text = || json!({ "type": "string" });
+    let named = || json!({ "type": "string", "minLength": 1, "maxLength": 255 });
     let texts = || json!({ "type": "array", "items": { "type": "string" } });
     let uuid = || json!({ "type": "string", "format": "uuid" });
     let time = || json!({ "type": "string", "format": "date-time" });
@@ -204,9 +206,9 @@ fn schemas() -> Json {
             "lines": texts(), "city": text(), "region": text(), "postal_code": text(), "country": text() } },
         "ExternalRef": { "type": "object", "required": ["system", "id"], "properties": { "system": text(), "id": text() } },
         "NewCustomer": { "type": "object", "additionalProperties": false, "properties": {
-            "name": { "oneOf": [text(), of("Name")] }, "email": or_null(text()), "phone": or_null(text()),
+            "name": or_null(json!({ "oneOf": [text(), of("Name")] })), "email": or_null(text()), "phone": or_null(text()),
             "emails": texts(), "phones": texts(), "phone_region": or_null(text()), "addresses": list("PostalAddress"),
-            "external_refs": list("ExternalRef"), "tags": texts(), "attributes": attributes(), "source": or_null(text()) } },
+            "external_refs": list("ExternalRef"), "tags": texts(), "attributes": attributes(), "source": or_null(named()) } },
         "CustomerPatch": { "type": "object", "additionalProperties": false, "properties": {
             "name": or_null(json!({ "oneOf": [text(), of("Name")] })), "emails": or_null(texts()), "phones": or_null(texts()),
             "addresses": or_null(list("PostalAddress")), "external_refs": or_null(list("ExternalRef")),
@@ -224,12 +226,17 @@ fn schemas() -> Json {
         "Batch": { "type": "object", "additionalProperties": false, "required": ["mode", "ops"], "properties": {
             "mode": { "enum": ["per_item", "all_or_nothing"] },
             "ops": { "type": "array", "maxItems": 1000, "items": { "type": "object" } } } },
+        "BatchAnswer": { "type": "object", "required": ["items"], "properties": { "items": { "type": "array", "items": {
+            "oneOf": [
+                { "type": "object", "required": ["done"], "description": "what was done" },
+                { "type": "object", "required": ["problem"], "properties": { "problem": of("Problem") } },
+            ] } } } },
         "NewOrder": { "type": "object", "required": ["event_id", "at", "total", "items"], "properties": {
-            "event_id": text(), "at": time(), "total": of("Money"), "items": { "type": "integer" } } },
+            "event_id": named(), "at": time(), "total": of("Money"), "items": { "type": "integer" } } },
         "NewInteraction": { "type": "object", "required": ["event_id", "at", "kind"], "properties": {
-            "event_id": text(), "at": time(), "kind": text(), "data": attributes() } },
+            "event_id": named(), "at": time(), "kind": named(), "data": attributes() } },
         "NewEvents": { "type": "object", "required": ["source"], "properties": {
-            "source": { "type": "string", "minLength": 1 }, "orders": list("NewOrder"), "interactions": list("NewInteraction") } },
+            "source": named(), "orders": list("NewOrder"), "interactions": list("NewInteraction") } },
         "Money": { "type": "object", "required": ["minor", "currency"], "properties": {
             "minor": { "type": "integer", "description": "hundredths" },
             "currency": { "type": "string", "pattern": "^[A-Z]{3}$" } } },

@@ -237,6 +237,10 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
             .with("line", error.line())
             .with("column", error.column())
     })?;
+    // serde would take an array for the fields of a shape in their order.
+    if !json.is_object() {
+        return Err(Error::invalid("the body is JSON, but no object"));
+    }
     fit(json)
 }
 

@@ -1,5 +1,7 @@
 //! The REST interface over a real socket, spoken to with bytes.
 
+mod asked;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,6 +51,11 @@ impl Reply {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(axum::Router::new()).await
+    }
+
+    /// With routes of the test's own beside.
+    async fn start_with(more: axum::Router) -> Self {
         let store = Arc::new(MemoryStore::new("records"));
         let customers = Customers::new(store.clone(), SystemClock::shared(), RandomIds::shared());
         let pepper = Secret::new("a pepper of more than thirty-two bytes, for tests");
@@ -56,7 +63,7 @@ impl Server {
             || ApiKeys::new(store.clone(), SystemClock::shared(), RandomIds::shared(), &pepper).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = RestApi::new(customers, Arc::new(keys())).router();
+        let app = RestApi::new(customers, Arc::new(keys())).router().merge(more);
         tokio::spawn(async move { axum::serve(listener, app).await });
         Self {
             address,
@@ -236,6 +243,10 @@ async fn what_is_wrong_is_named_and_values_are_not_repeated() {
         let refused = server.get(&key, path).await;
         assert_eq!(refused.is_problem(400, "invalid")[member], value, "{path}");
         assert!(!refused.body.contains("secret"), "{}", refused.body);
+    }
+    for body in [json!([null, null]), json!("Ana"), json!(null)] {
+        let refused = server.post(&key, "/customers", &body).await;
+        refused.is_problem(400, "invalid");
     }
     let plain = "Content-Type: text/plain\r\n";
     let refused = server.ask(&key, "POST /customers", plain, Some(&json!({}))).await;
