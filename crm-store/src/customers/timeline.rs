@@ -160,6 +160,13 @@ pub(super) fn check(source: &str, events: &Events) -> Result<()> {
     if ids.into_iter().any(|id| id.trim().is_empty() || id.len() > 255) {
         return wrong("event_id");
     }
+    let kinds = events.interactions.iter().map(|i| &i.kind);
+    if kinds
+        .into_iter()
+        .any(|kind| kind.trim().is_empty() || kind.len() > 255)
+    {
+        return Err(Error::invalid("an interaction has a kind of 1 to 255 characters").with("field", "kind"));
+    }
     Ok(())
 }
 

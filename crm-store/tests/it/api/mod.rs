@@ -395,6 +395,11 @@ async fn pages_filters_events_and_segments() {
             .json();
         assert_eq!((&done["orders"], &done["known"]), (&json!(orders), &json!(known)));
     }
+    let nameless = json!({ "source": "shop", "interactions": [{ "event_id": "i-1", "at": "2026-01-31T00:00:00Z", "kind": "" }] });
+    let refused = server
+        .post(&key, &format!("/customers/{id}/events"), &nameless)
+        .await;
+    assert_eq!(refused.is_problem(400, "invalid")["field"], "kind");
     let orders = server.get(&key, &format!("/customers/{id}/orders")).await.json();
     assert_eq!(orders["items"][0]["total"]["minor"], 2933);
 
