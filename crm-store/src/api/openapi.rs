@@ -234,7 +234,7 @@ fn schemas() -> Json {
         "NewOrder": { "type": "object", "required": ["event_id", "at", "total", "items"], "properties": {
             "event_id": named(), "at": time(), "total": of("Money"), "items": { "type": "integer" } } },
         "NewInteraction": { "type": "object", "required": ["event_id", "at", "kind"], "properties": {
-            "event_id": named(), "at": time(), "kind": named(), "data": attributes() } },
+            "event_id": named(), "at": time(), "kind": named(), "data": { "type": "object" } } },
         "NewEvents": { "type": "object", "required": ["source"], "properties": {
             "source": named(), "orders": list("NewOrder"), "interactions": list("NewInteraction") } },
         "Money": { "type": "object", "required": ["minor", "currency"], "properties": {
